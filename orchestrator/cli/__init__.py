@@ -1,0 +1,1 @@
+"""The command `dnctl`: one file a group of commands; rendering apart."""

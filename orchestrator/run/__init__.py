@@ -1,0 +1,1 @@
+"""The run directory: the only database. Paths, states, leases, events, metrics, checkpoints."""
