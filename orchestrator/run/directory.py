@@ -1,0 +1,137 @@
+"""The run directory: every path of a run on storage, and the numbering of its attempts.
+
+    <storage>/<run>/
+      recipe.yaml  plan.json  state.json  lease.json
+      attempts/<n>/owner.json           who took number n: an exclusive create, so there is one
+      attempts/<n>/progress.json        the newest figures, for whoever asks
+      attempts/<n>/{metrics,events,controller}-<k>.jsonl
+      attempts/<n>/logs/                one file a rank, one for the driver
+      checkpoints/step-<step>.<n>/
+      requests/                         what commands ask of the run
+
+Whatever an attempt writes carries its number in the path, so a late writer of an old attempt harms nothing.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.run import files
+from orchestrator.run.state import State, StateRecord, read_state, write_state
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptDirectory:
+    """What one attempt writes."""
+
+    path: Path
+    number: int
+
+    @property
+    def owner(self) -> Path:
+        """Who holds the number."""
+        return self.path / "owner.json"
+
+    @property
+    def progress(self) -> Path:
+        """The newest figures."""
+        return self.path / "progress.json"
+
+    @property
+    def logs(self) -> Path:
+        """Logs, a file a process."""
+        return self.path / "logs"
+
+    def rank_log(self, rank: int) -> Path:
+        """The log of one worker."""
+        return self.logs / f"rank-{rank:05d}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """All that is known of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as launched, overrides applied."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """The resolved plan."""
+        return self.path / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        """The state record."""
+        return self.path / "state.json"
+
+    @property
+    def lease(self) -> Path:
+        """Who writes now, and until when."""
+        return self.path / "lease.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def stop_request(self) -> Path:
+        """There while somebody wants the run to stop."""
+        return self.path / "requests" / "stop.json"
+
+    def create(self, *, now: float) -> None:
+        """Make the directory of a new run, PENDING. Raises StorageError; a run of that name must not exist."""
+        for directory in (self.path / "attempts", self.checkpoints, self.path / "requests"):
+            files.make_directory(directory)
+        record = StateRecord(state=State.PENDING, reason="created", attempt=0, created_at=now, updated_at=now)
+        write_state(self.state, record)
+
+    def exists(self) -> bool:
+        """Whether there is a run here."""
+        return self.state.is_file()
+
+    def read_state(self) -> StateRecord:
+        """The state record. Raises NotFoundError if there is no run here."""
+        try:
+            return read_state(self.state)
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no run at {self.path}; `dnctl list` shows the runs there are") from None
+
+    def attempt(self, number: int) -> AttemptDirectory:
+        """The directory of one attempt."""
+        return AttemptDirectory(self.path / "attempts" / str(number), number)
+
+    def attempts(self) -> list[AttemptDirectory]:
+        """All attempts that were claimed, oldest first."""
+        with files.translated("list", self.path / "attempts"):
+            numbers = [int(entry.name) for entry in (self.path / "attempts").iterdir() if entry.name.isdigit()]
+        return [self.attempt(number) for number in sorted(numbers) if self.attempt(number).owner.is_file()]
+
+    def newest_attempt(self) -> tuple[int, str]:
+        """Number and holder of the newest attempt; (0, "") before the first."""
+        attempts = self.attempts()
+        if not attempts:
+            return 0, ""
+        newest = attempts[-1]
+        try:
+            return newest.number, json.loads(newest.owner.read_bytes())["holder"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageError(f"{newest.owner} is damaged ({error}); remove {newest.path} and resume") from error
+
+    def claim_attempt(self, holder: str) -> AttemptDirectory:
+        """Take the next attempt number, against all others who try at the same moment."""
+        while True:
+            attempt = self.attempt(self.newest_attempt()[0] + 1)
+            files.make_directory(attempt.logs)
+            if files.create_exclusively(attempt.owner, json.dumps({"holder": holder}).encode()):
+                return attempt

@@ -1,0 +1,114 @@
+"""Files of a run directory: whole or absent, and faults of the filesystem said in words.
+
+A file is written by atomic replace or by exclusive create, never edited in place. Every JSON file carries the version
+of its format; one that is unreadable, cut short or of another version is a StorageError that names it.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import StorageError
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full; free some space (old checkpoints are under checkpoints/) and resume the run",
+    errno.EDQUOT: "the quota is used up; free some space and resume the run",
+    errno.EACCES: "no permission; check the owner and mode, or choose another place with DNCTL_STORAGE",
+    errno.EPERM: "not permitted; check the owner and mode, or choose another place with DNCTL_STORAGE",
+    errno.EROFS: "the filesystem is read-only; choose another place with DNCTL_STORAGE",
+    errno.ENOTDIR: "a part of the path is a file; choose another place with DNCTL_STORAGE",
+}
+
+
+@contextlib.contextmanager
+def translated(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside into a StorageError: what was being done, where, what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "check that the storage is there and works")
+        raise StorageError(f"cannot {action} {path}: {error.strerror or error}: {advice}") from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` with `content` so that a reader sees the old file or the new one, also after a power cut."""
+    with translated("write", path):
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            write_through(temporary, content)
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+def write_through(path: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until a directory's entries are on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_exclusively(path: Path, content: bytes) -> bool:
+    """Create a file that must not exist yet, with its whole content at once; False if somebody else was first."""
+    with translated("create", path):
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            write_through(temporary, content)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        return True
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents; one that is there already is fine."""
+    with translated("make the directory", path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_json(path: Path, document: dict[str, Any], *, format_version: int = 1) -> None:
+    """Write a JSON object with its format version by atomic replace."""
+    versioned = {"format_version": format_version, **document}
+    write_atomically(path, (json.dumps(versioned, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path, *, format_version: int = 1) -> dict[str, Any]:
+    """Read a JSON object and take its format version off. Raises StorageError; FileNotFoundError if there is none."""
+    try:
+        with translated("read", path):
+            content = path.read_bytes()
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged: it is not JSON ({error}); restore it or start a new run") from error
+    if not isinstance(document, dict) or document.get("format_version") != format_version:
+        found = document.get("format_version") if isinstance(document, dict) else None
+        raise StorageError(
+            f"{path} has format version {found}, this dnctl reads {format_version}: use the dnctl that wrote it"
+        )
+    del document["format_version"]
+    return document

@@ -1,0 +1,87 @@
+"""The lease: who writes a run now, and until when.
+
+The process that drives a run renews the lease every few seconds. A reader that finds it expired knows that the writer
+is gone, whatever state.json says.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+from time import time
+
+from orchestrator.errors import StorageError
+from orchestrator.run import files
+
+RENEWAL_INTERVAL_S = 2.0
+LEASE_DURATION_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What lease.json says. Times are seconds since 1970."""
+
+    holder: str
+    """The driver's own random name, so that no two drivers are taken for one."""
+    host: str
+    process_id: int
+    attempt: int
+    renewed_at: float
+    expires_at: float
+
+    def is_live(self, now: float) -> bool:
+        """Whether the holder renewed in time. A lease from the future (a clock that jumped) counts as stale."""
+        return self.renewed_at - LEASE_DURATION_S <= now < self.expires_at
+
+
+def read_lease(path: Path) -> Lease | None:
+    """The lease, or None if nobody ever held one or the file is no lease."""
+    try:
+        return Lease(**files.read_json(path))
+    except (FileNotFoundError, StorageError, TypeError):
+        return None
+
+
+class LeaseKeeper:
+    """Renews a lease from a thread of its own until closed; tells when a newer attempt has taken the run over."""
+
+    def __init__(self, path: Path, *, holder: str, newest_attempt: Callable[[], tuple[int, str]]) -> None:
+        """newest_attempt: gives the number and the holder of the run's newest attempt."""
+        self._path = path
+        self._holder = holder
+        self._newest_attempt = newest_attempt
+        self._closed = Event()
+        self.taken_over = Event()
+        self._renew()
+        self._thread = Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def _renew(self) -> None:
+        attempt, holder = self._newest_attempt()
+        if holder != self._holder:
+            self.taken_over.set()
+            return
+        now = time()
+        lease = Lease(
+            holder=self._holder,
+            host=socket.gethostname(),
+            process_id=os.getpid(),
+            attempt=attempt,
+            renewed_at=now,
+            expires_at=now + LEASE_DURATION_S,
+        )
+        files.write_json(self._path, asdict(lease))
+
+    def _keep(self) -> None:
+        while not self._closed.wait(RENEWAL_INTERVAL_S) and not self.taken_over.is_set():
+            try:
+                self._renew()
+            except StorageError:
+                continue  # a storage that fails for a moment must not end the run; the lease goes stale if it lasts
+
+    def close(self) -> None:
+        """Stop renewing. The lease is left to expire: state.json says how the run ended."""
+        self._closed.set()
+        self._thread.join()

@@ -1,0 +1,55 @@
+"""How far a run is: the figures that rank 0 leaves in progress.json for whoever asks."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from orchestrator.errors import StorageError
+from orchestrator.run import files
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The newest figures of an attempt. Accuracies are in percent, None where not known yet."""
+
+    step: int
+    """Optimiser steps done since the run began."""
+    num_steps: int
+    epoch: int
+    """Completed epochs."""
+    num_epochs: int
+    steps_per_epoch: int
+    world_size: int
+    first_step: int = 0
+    """The step at which this attempt began."""
+    loss: float | None = None
+    learning_rate: float | None = None
+    train_top1: float | None = None
+    top1: float | None = None
+    """The latest validation."""
+    top5: float | None = None
+    best_top1: float | None = None
+    images_per_s: float | None = None
+    data_s: float | None = None
+    """Seconds a step waiting for images, as of the newest figures; likewise the next two."""
+    compute_s: float | None = None
+    communication_s: float | None = None
+    eta_s: float | None = None
+    last_checkpoint: str | None = None
+    last_checkpoint_at: float | None = None
+    activity: str = "starting"
+    """What the workers are doing: starting, training, evaluating, saving."""
+
+
+def write_progress(path: Path, progress: Progress) -> None:
+    """Replace progress.json."""
+    files.write_json(path, asdict(progress))
+
+
+def read_progress(path: Path) -> Progress | None:
+    """The figures, or None where there are none or they are damaged: status must work whatever lies there."""
+    try:
+        document = files.read_json(path)
+        known = {field.name for field in fields(Progress)}
+        return Progress(**{key: value for key, value in document.items() if key in known})
+    except (FileNotFoundError, StorageError, TypeError):
+        return None

@@ -1,0 +1,78 @@
+"""What a run's files say of it, read honestly: RUNNING means that its writer renewed the lease seconds ago."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import StorageError
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.lease import read_lease
+from orchestrator.run.progress import Progress, read_progress
+from orchestrator.run.state import State, StateRecord
+
+PENDING_GRACE_S = 120.0
+"""How long a submitted run may take to get its first lease on a cluster of this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """One run as it stands."""
+
+    run: RunDirectory
+    record: StateRecord
+    state: State
+    """As read: LOST where the record says active and nobody renews the lease."""
+    reason: str
+    progress: Progress | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The stable keys of `dnctl status --json`; None where not known yet."""
+        progress = self.progress
+        return {
+            "run": self.run.name,
+            "path": str(self.run.path),
+            "state": str(self.state),
+            "reason": self.reason,
+            "attempt": self.record.attempt,
+            "epoch": progress.epoch if progress else None,
+            "num_epochs": progress.num_epochs if progress else None,
+            "step": progress.step if progress else None,
+            "num_steps": progress.num_steps if progress else None,
+            "loss": progress.loss if progress else None,
+            "train_top1": progress.train_top1 if progress else None,
+            "top1": progress.top1 if progress else None,
+            "top5": progress.top5 if progress else None,
+            "best_top1": progress.best_top1 if progress else None,
+            "images_per_s": progress.images_per_s if progress else None,
+            "eta_s": progress.eta_s if progress and self.state == State.RUNNING else None,
+            "world_size": progress.world_size if progress else None,
+            "last_checkpoint": progress.last_checkpoint if progress else None,
+            "recoveries": max(self.record.attempt - 1, 0),
+            "goodput": None,
+            "created_at": self.record.created_at,
+            "finished_at": self.record.finished_at,
+            "exit_code": self.record.exit_code,
+        }
+
+
+def read_status(run: RunDirectory, *, now: float) -> RunStatus:
+    """The status of a run. Raises NotFoundError, or StorageError if state.json is damaged."""
+    record = run.read_state()
+    state, reason = record.state, record.reason
+    lease = read_lease(run.lease)
+    if state.is_active and (lease is None or not lease.is_live(now)):
+        silence = f"{now - lease.renewed_at:.0f} s" if lease else "ever"
+        state, reason = State.LOST, f"its driver has not been heard of for {silence}; it was {record.state}: {reason}"
+    return RunStatus(run=run, record=record, state=state, reason=reason, progress=newest_progress(run))
+
+
+def newest_progress(run: RunDirectory) -> Progress | None:
+    """The figures of the newest attempt that left any."""
+    try:
+        attempts = run.attempts()
+    except StorageError:
+        return None
+    for attempt in reversed(attempts):
+        progress = read_progress(attempt.progress)
+        if progress is not None:
+            return progress
+    return None
