@@ -1,0 +1,282 @@
+"""The plan: every number that a run uses, fixed before its first worker starts.
+
+`numerics` decides what is computed; it is chosen once and enforced on resume. `execution` decides how it is carried
+out and `placement` where; both may change while a run lives. Each field is read by the training loop, the engine or
+the printed plan, and nothing that they need is computed anew from the recipe.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.errors import StorageError
+from orchestrator.plan.groups import GroupShare
+from orchestrator.plan.schedule import LearningRateSchedule, LearningRateSegment
+
+FORMAT_VERSION: Final = 1
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTransformPlan:
+    """Augmentation of training images; the fields of `data.TrainTransform`."""
+
+    image_size: int
+    crop: Literal["torch", "torchvision"]
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    interpolation: Literal["bilinear", "bicubic"]
+    mirror: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalTransformPlan:
+    """What is shown of validation images; the fields of `data.EvalTransform`."""
+
+    resize: int
+    crop: int
+    interpolation: Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """The network, as `models.create_model` takes it; its classes are the data's, in `Numerics`."""
+
+    name: str
+    drop_rate: float
+    init: Literal["authors", "timm"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerPlan:
+    """SGD without dampening; weight decay applies to every parameter."""
+
+    lr: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """Everything that the trained weights depend on, whatever machines the run is on."""
+
+    seed: int
+    data_fingerprint: str | None
+    """None while the data has not been read; `dnctl launch` always knows it."""
+    num_train_images: int
+    num_val_images: int
+    num_classes: int
+    loader: Literal["dali", "pytorch"]
+    decoder: Literal["cpu", "mixed"]
+    train_transform: TrainTransformPlan
+    eval_transform: EvalTransformPlan
+    mean: tuple[float, float, float]
+    """Of values in [0, 1], by channel: red, green, blue."""
+    std: tuple[float, float, float]
+    model: ModelPlan
+    epochs: int
+    global_batch_size: int
+    batch_norm_groups: int
+    steps_per_epoch: int
+    last_batch_size: int
+    """Images in the last step of an epoch; the global batch size where it divides the data."""
+    num_steps: int
+    precision: Precision
+    channels_last: bool
+    deterministic: bool
+    optimizer: OptimizerPlan
+    milestones_steps: tuple[int, ...]
+    gamma: float
+    warmup_steps: int
+    label_smoothing: float
+    clip_grad_norm: float | None
+
+    @property
+    def fingerprint(self) -> str:
+        """'sha256:…' of all fields; equal fingerprints mean the same computation."""
+        return _fingerprint(self)
+
+    @property
+    def schedule(self) -> LearningRateSchedule:
+        """The learning rate of each step."""
+        return LearningRateSchedule(
+            base_lr=self.optimizer.lr,
+            milestones_steps=self.milestones_steps,
+            gamma=self.gamma,
+            warmup_steps=self.warmup_steps,
+        )
+
+    def differences(self, other: "Numerics") -> list[tuple[str, Any, Any]]:
+        """(dotted key, our value, the other's value) of each field that differs."""
+        ours, theirs = dict(_leaves(asdict(self))), dict(_leaves(asdict(other)))
+        return [(key, ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How the run is carried out, without effect on what it computes."""
+
+    log_every_steps: int
+    eval_every_epochs: int
+    eval_batch_size: int
+    """Images of one worker at a time."""
+    evaluation_steps: tuple[int, ...]
+    """Evaluated when this many optimiser steps are done; the last is the run's last step."""
+    checkpoint_every_epochs: int
+    checkpoint_every_minutes: float | None
+    checkpoint_steps: tuple[int, ...]
+    """Saved when this many optimiser steps are done, besides the saves by the clock; the last is the run's end."""
+    keep_last: int
+    keep_best: int
+    memory_efficient: bool
+    loader_threads: int
+    """Of one worker."""
+    prefetch: int
+    """Micro-batches that the loader prepares ahead."""
+    max_failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the run is computed."""
+
+    world_size: int
+    device: Literal["cpu", "cuda"]
+    gpus_per_worker: int
+    cpus_per_worker: int
+    """What each worker reserves; 0 where workers share cores."""
+    compute_threads: int
+    """Of one worker, for torch."""
+    group_shares: tuple[tuple[GroupShare, ...], ...]
+    """For each rank the batch-norm groups it computes in turn, or its part of one."""
+    images_per_rank: tuple[int, ...]
+    """Of a full step."""
+    versions: Mapping[str, str]
+    """Package name to version."""
+
+    @property
+    def fingerprint(self) -> str:
+        """'sha256:…' of all fields; equal ones, with equal numerics, promise bitwise equal weights."""
+        return _fingerprint(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeEstimate:
+    """How long the run is expected to take."""
+
+    basis: str
+    """What it rests on, in words."""
+    images_per_s: float
+    """Of all workers together, while training."""
+    step_s: float
+    epoch_h: float
+    """Training and one evaluation."""
+    total_h: float
+    gpu_hours: float
+    """0 without GPUs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """What one worker is expected to hold at its peak, in bytes, on the device that computes."""
+
+    basis: str
+    """What it rests on, in words."""
+    weights_bytes: int
+    """Weights, gradients, momentum and DDP's buckets."""
+    activations_bytes: int
+    """Of the largest micro-batch."""
+    images_bytes: int
+    """Batches that are being trained on or wait."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of the parts."""
+        return self.weights_bytes + self.activations_bytes + self.images_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What the run is expected to take; None where nothing is known to estimate it from."""
+
+    time: TimeEstimate | None
+    memory: MemoryEstimate | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that a run does, resolved from a recipe, a cluster and a data set."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    numerics: Numerics
+    execution: Execution
+    placement: Placement
+    learning_rates: tuple[LearningRateSegment, ...]
+    """The schedule of `numerics`, for reading."""
+    estimate: Estimate
+    notes: tuple[str, ...]
+    """What a person should know: assumptions, what is unknown, what to do about it."""
+
+    def to_json(self) -> str:
+        """The plan as JSON text; `from_json` gives back an equal plan."""
+        return json.dumps({**asdict(self), "fingerprints": self.fingerprints}, indent=2, allow_nan=False)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Both fingerprints, by the part that they are of."""
+        return {"numerics": self.numerics.fingerprint, "placement": self.placement.fingerprint}
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan written by `to_json`. Raises StorageError if it is of another format or isn't whole."""
+        document = _parse(text)
+        version = document.get("format_version")
+        if version != FORMAT_VERSION:
+            raise StorageError(
+                f"The plan has format_version {version!r}, and this dnctl reads {FORMAT_VERSION}: "
+                "use the version of dnctl that wrote it."
+            )
+        fingerprints = document.pop("fingerprints", None)
+        try:
+            plan = _adapter().validate_python(document)
+        except ValidationError as error:
+            faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+            raise StorageError("The plan can't be read; it is damaged:\n  " + "\n  ".join(faults)) from None
+        if fingerprints != plan.fingerprints:
+            raise StorageError("The plan doesn't match its own fingerprints: it was changed after it was written.")
+        return plan
+
+
+@cache
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise StorageError(f"The plan can't be read; it is damaged: not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise StorageError("The plan can't be read; it is damaged: a JSON object was expected.")
+    return document
+
+
+def _fingerprint(part: Numerics | Placement) -> str:
+    canonical = json.dumps(asdict(part), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
