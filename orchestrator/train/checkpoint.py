@@ -1,0 +1,121 @@
+"""The tensors of a checkpoint: everything that the next step depends on, as bytes and back.
+
+model.safetensors holds parameters and buffers, optimizer.safetensors the momentum of each parameter by its name,
+state.json the rest. Nothing in them can execute code.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from orchestrator.errors import CheckpointError
+
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """The numbers beside the tensors. Sums are over the images of the current epoch."""
+
+    numerics_fingerprint: str
+    world_size: int
+    step: int
+    """Optimiser steps done since the run began; the next one has this number."""
+    epoch_loss_sum: float = 0.0
+    epoch_num_correct: int = 0
+    epoch_num_images: int = 0
+    train_top1: float | None = None
+    """Of the latest whole epoch, in percent; likewise the next three of validation."""
+    top1: float | None = None
+    top5: float | None = None
+    best_top1: float | None = None
+    grad_scaler: dict[str, Any] | None = None
+
+
+def pack(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> dict[str, bytes]:
+    """The files of a checkpoint, by name."""
+    momenta = {}
+    for name, parameter in model.named_parameters():
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            momenta[name] = _on_host(momentum)
+    return {
+        MODEL: save({name: _on_host(tensor) for name, tensor in model.state_dict().items()}),
+        OPTIMIZER: save(momenta),
+        STATE: json.dumps({"format_version": 1, **asdict(state)}, indent=2).encode(),
+    }
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    """A copy in plain layout, which shares memory with nothing."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def unpack(
+    contents: Mapping[str, bytes], model: nn.Module, optimizer: torch.optim.Optimizer, *, source: str
+) -> TrainingState:
+    """Put a checkpoint into a model and its optimiser. Raises CheckpointError if it is another model's.
+
+    source: what to call the checkpoint in a message.
+    """
+    state = read_state(contents, source=source)
+    load_model(contents, model, source=source)
+    momenta = _load_tensors(contents, OPTIMIZER, source)
+    parameters = dict(model.named_parameters())
+    if not momenta.keys() <= parameters.keys():
+        raise CheckpointError(f"checkpoint {source}: {OPTIMIZER} has momentum for parameters that the model hasn't")
+    for name, momentum in momenta.items():
+        parameter = parameters[name]
+        if momentum.shape != parameter.shape:
+            raise CheckpointError(
+                f"checkpoint {source}: the momentum of {name} is {list(momentum.shape)}, not {list(parameter.shape)}"
+            )
+        buffer = torch.empty_like(parameter, memory_format=torch.preserve_format)
+        optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(momentum)
+    return state
+
+
+def load_model(contents: Mapping[str, bytes], model: nn.Module, *, source: str) -> None:
+    """Put a checkpoint's parameters and buffers into a model. Raises CheckpointError naming what doesn't fit."""
+    tensors = _load_tensors(contents, MODEL, source)
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - tensors.keys())
+    surplus = sorted(tensors.keys() - expected.keys())
+    reshaped = sorted(name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape)
+    if missing or surplus or reshaped:
+        example = (missing + surplus + reshaped)[0]
+        raise CheckpointError(
+            f"checkpoint {source} is from another model: {len(missing)} tensors are missing, {len(surplus)} unknown, "
+            f"{len(reshaped)} of another shape, such as {example}; give the model it was made with"
+        )
+    model.load_state_dict(tensors)
+
+
+def read_state(contents: Mapping[str, bytes], *, source: str) -> TrainingState:
+    """The numbers of a checkpoint. Raises CheckpointError."""
+    try:
+        document = json.loads(contents[STATE])
+        version = document.pop("format_version")
+        if version != 1:
+            raise CheckpointError(f"checkpoint {source}: {STATE} has format version {version}, this dnctl reads 1")
+        return TrainingState(**document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {source}: {STATE} can't be read ({error})") from error
+
+
+def _load_tensors(contents: Mapping[str, bytes], name: str, source: str) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load(contents[name])
+    except KeyError:
+        raise CheckpointError(f"checkpoint {source} has no {name}") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint {source}: {name} can't be read ({error})") from error
+    return tensors

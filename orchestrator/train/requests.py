@@ -1,0 +1,35 @@
+"""Which images this rank reads for which step: rule and plan turned into requests to a loader."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from orchestrator.data.batch import SampleRequest
+from orchestrator.data.order import epoch_order
+from orchestrator.plan.groups import GroupShare, share_positions, split_evenly
+from orchestrator.plan.plan import Numerics
+from orchestrator.train.world import World
+
+
+def training_requests(numerics: Numerics, shares: Sequence[GroupShare], *, first_step: int) -> Iterator[SampleRequest]:
+    """One request for each of a rank's shares of batch-norm groups, step after step to the end of the run."""
+    for step in range(first_step, numerics.num_steps):
+        epoch, step_in_epoch = divmod(step, numerics.steps_per_epoch)
+        if step == first_step or step_in_epoch == 0:
+            order = epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)
+        for share in shares:
+            positions = share_positions(
+                step_in_epoch=step_in_epoch,
+                num_samples=numerics.num_train_images,
+                global_batch_size=numerics.global_batch_size,
+                num_groups=numerics.batch_norm_groups,
+                share=share,
+            )
+            yield SampleRequest(epoch=epoch, indices=order[positions.start : positions.stop])
+
+
+def evaluation_requests(num_images: int, world: World, *, batch_size: int) -> Iterator[SampleRequest]:
+    """This rank's part of a validation set, each image once over all ranks."""
+    part = split_evenly(num_images, world.size)[world.rank]
+    for first in range(part.start, part.stop, batch_size):
+        yield SampleRequest(epoch=0, indices=np.arange(first, min(first + batch_size, part.stop), dtype=np.int64))

@@ -1,0 +1,161 @@
+"""One optimiser step: this rank's batch-norm groups one after another, then one update that all ranks make alike.
+
+The gradient is the sum over all images of the step divided by their number, however the groups fall on ranks.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from orchestrator.data.batch import Batch
+from orchestrator.models.dropout import set_sample_keys
+from orchestrator.plan.groups import GroupShare, group_ranks
+from orchestrator.plan.plan import Numerics
+from orchestrator.train.batch_norm import RunningStatistics, split_groups
+from orchestrator.train.gradients import SummedGradients
+from orchestrator.train.images import Normalize
+from orchestrator.train.optimizer import set_learning_rate
+from orchestrator.train.world import World
+
+AUTOCAST_DTYPE = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What a step leaves behind."""
+
+    totals: Tensor
+    """float32[3] on the device, over all ranks: sum of losses, images classified right, ranks that ask to stop."""
+    num_images: int
+    data_wait_s: float
+    communication_s: float
+
+
+class TrainingStep:
+    """The network with all that a step does to it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        *,
+        numerics: Numerics,
+        shares: Sequence[GroupShare],
+        world: World,
+        normalize: Normalize,
+    ) -> None:
+        """Model and optimiser must be as the run shall go on from: ranks take over the first rank's values here.
+
+        shares: the batch-norm groups, or the part of one, that this rank computes in every step.
+        """
+        self._numerics = numerics
+        self._world = world
+        self._model = model
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._normalize = normalize
+        self._shares = shares
+        self._autocast_dtype = AUTOCAST_DTYPE[numerics.precision]
+        if world.size > numerics.batch_norm_groups:
+            process_group = self._make_process_groups()
+            if self._shares[0].num_parts > 1:
+                split_groups(model, process_group)
+        self._statistics = RunningStatistics(model)
+        self._gradients = SummedGradients(model, world)
+
+    def _make_process_groups(self) -> dist.ProcessGroup:
+        """The ranks that share this rank's group. Making them is a collective: every rank makes all of them."""
+        ranks = group_ranks(num_groups=self._numerics.batch_norm_groups, world_size=self._world.size)
+        mine, _ = dist.new_subgroups_by_enumeration([list(members) for members in ranks])
+        assert isinstance(mine, dist.ProcessGroup)
+        return mine
+
+    def run(self, next_batch: Callable[[], Batch], *, step: int, learning_rate: float, stop: bool) -> StepResult:
+        """Do step number `step` (0-based, since the run began) on this rank's next batches, one a share.
+
+        stop: whether this rank asks all to stop after the step.
+        """
+        started_at = perf_counter()
+        batches = [next_batch() for _ in self._shares]
+        data_wait_s = perf_counter() - started_at
+        num_images = self._num_images(step)
+        totals = torch.zeros(3, device=self._world.device)
+        with self._statistics.step():
+            self._forward_and_backward(batches, num_images, totals)
+        communication_s = self._gradients.wait_s()
+        totals[2] = float(stop)
+        started_at = perf_counter()
+        reduced = self._world.all_reduce_sum(torch.cat([self._statistics.accumulated, totals]))
+        communication_s += perf_counter() - started_at if self._world.size > 1 else 0.0
+        self._statistics.accumulated = reduced[:-3]
+        self._statistics.update(min(self._numerics.batch_norm_groups, num_images))
+        self._update_weights(learning_rate)
+        return StepResult(
+            totals=reduced[-3:], num_images=num_images, data_wait_s=data_wait_s, communication_s=communication_s
+        )
+
+    def _num_images(self, step: int) -> int:
+        is_last = (step + 1) % self._numerics.steps_per_epoch == 0
+        return self._numerics.last_batch_size if is_last else self._numerics.global_batch_size
+
+    def _forward_and_backward(self, batches: list[Batch], num_images: int, totals: Tensor) -> None:
+        """Add this rank's gradients and totals; the last backward pass sums the gradients over ranks."""
+        work = [
+            (share, batch)
+            for share, batch in zip(self._shares, batches, strict=True)
+            if len(batch.labels) or self._group_has_images(share, num_images)
+        ]
+        if not work:
+            self._join_without_images(batches[0])
+            return
+        for share, batch in work[:-1]:
+            with self._gradients.accumulating():
+                self._one_share(share, batch, num_images, totals)
+        self._one_share(*work[-1], num_images, totals)
+
+    def _group_has_images(self, share: GroupShare, num_images: int) -> bool:
+        return share.group < num_images
+
+    def _one_share(self, share: GroupShare, batch: Batch, num_images: int, totals: Tensor) -> None:
+        set_sample_keys(
+            self._model,
+            seed=self._numerics.seed,
+            epoch=batch.epoch,
+            indices=torch.from_numpy(batch.indices).to(self._world.device),
+        )
+        with torch.autocast(
+            self._world.device.type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
+        ):
+            logits = self._gradients.module(self._normalize(batch.images))
+        logits = logits.float()
+        loss_sum = F.cross_entropy(
+            logits, batch.labels, reduction="sum", label_smoothing=self._numerics.label_smoothing
+        )
+        self._statistics.add_group(1 / share.num_parts)
+        self._scaler.scale(loss_sum / num_images).backward()
+        with torch.no_grad():
+            totals[0] += loss_sum
+            totals[1] += (logits.argmax(1) == batch.labels).sum()
+
+    def _join_without_images(self, empty: Batch) -> None:
+        """A rank whose groups are all empty (the short last batch) adds zeros, so that the others can sum."""
+        one_image = empty.images.new_zeros((1, *empty.images.shape[1:]))
+        self._model.eval()
+        logits = self._gradients.module(self._normalize(one_image))
+        self._model.train()
+        (logits.sum() * 0.0).backward()
+
+    def _update_weights(self, learning_rate: float) -> None:
+        set_learning_rate(self._optimizer, learning_rate)
+        if self._numerics.clip_grad_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._numerics.clip_grad_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,63 @@
+"""The totals of steps on their way from the device to the host, without a step ever waiting for them."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orchestrator.train.step import StepResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What all ranks together counted in one step."""
+
+    step: int
+    loss_sum: float
+    num_correct: int
+    num_images: int
+    stop: bool
+    """Whether a rank asked all to stop."""
+
+
+class TotalsQueue:
+    """Hands out totals in order; on a GPU one step late, when they have long arrived."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self.lag = 1 if self._on_gpu else 0
+        """Steps between a step and its totals."""
+        self._pending: deque[tuple[int, StepResult, Tensor, torch.cuda.Event | None]] = deque()
+
+    def push(self, step: int, result: StepResult) -> Iterator[Totals]:
+        """Take a step's result and hand out what is `lag` steps old."""
+        if self._on_gpu:
+            on_host = torch.empty_like(result.totals, device="cpu", pin_memory=True)
+            on_host.copy_(result.totals, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            self._pending.append((step, result, on_host, arrived))
+        else:
+            self._pending.append((step, result, result.totals, None))
+        while len(self._pending) > self.lag:
+            yield self._pop()
+
+    def drain(self) -> Iterator[Totals]:
+        """Wait for all that is on its way."""
+        while self._pending:
+            yield self._pop()
+
+    def _pop(self) -> Totals:
+        step, result, on_host, arrived = self._pending.popleft()
+        if arrived is not None:
+            arrived.synchronize()
+        loss_sum, num_correct, stop = on_host.tolist()
+        return Totals(
+            step=step,
+            loss_sum=loss_sum,
+            num_correct=round(num_correct),
+            num_images=result.num_images,
+            stop=stop > 0,
+        )
