@@ -1,0 +1,133 @@
+"""Reads one image file: whether it is whole, how large it is, and the pixels that PIL's convert("RGB") makes of it.
+
+Orientation tags are ignored, as by every ImageNet pipeline. Only formats that PIL and DALI are known to read to the
+same pixels are accepted; what a file is called doesn't matter, what it holds does.
+"""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+_JPEG_END = b"\xff\xd9"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH_OFFSET = 24  # in the header chunk, which the format puts first
+
+ACCEPTED_MODES = {
+    "JPEG": {"L", "RGB", "CMYK"},
+    "MPO": {"L", "RGB", "CMYK"},  # a JPEG followed by further pictures; the first one is read
+    "PNG": {"1", "L", "LA", "P", "RGB", "RGBA"},
+    "WEBP": {"RGB", "RGBA"},
+    "BMP": {"1", "L", "P", "RGB", "RGBA"},
+}
+"""The PIL modes of each PIL format that both loaders read alike."""
+
+
+class BadImageError(Exception):
+    """A file that can't be trained on. Its message completes a sentence that begins with the file's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageHeader:
+    """What is known of an image without its pixels."""
+
+    width: int
+    height: int
+    num_bytes: int
+
+
+def inspect_image(path: str | Path, *, full_decode: bool) -> ImageHeader:
+    """Check an image and return its size, or raise BadImageError.
+
+    Always checked: it can be read, isn't empty, is of an accepted format, and is whole. A JPEG that ends with its end
+    marker is taken for whole unless `full_decode`; any other image is decoded to know.
+    """
+    with _reading(path) as (file, num_bytes):
+        is_16_bit_png = _is_16_bit_png(file)
+        ends_as_jpeg = _ends_as_jpeg(file, num_bytes)
+        image = Image.open(file)
+        found = image.format or "unknown"
+        if found not in ACCEPTED_MODES:
+            raise BadImageError(f"is a {found} image; the loaders agree on JPEG, PNG, WebP and BMP alone")
+        if is_16_bit_png or image.mode not in ACCEPTED_MODES[found]:
+            depth = "16 bits a channel" if is_16_bit_png else f"PIL mode {image.mode}"
+            raise BadImageError(f"is a {found} image with {depth}, which the loaders don't read alike")
+        if full_decode or not (found in ("JPEG", "MPO") and ends_as_jpeg):
+            image.load()
+        return ImageHeader(width=image.width, height=image.height, num_bytes=num_bytes)
+
+
+def read_rgb(path: str | Path, expected: ImageHeader) -> Image.Image:
+    """The image in mode RGB, or raise BadImageError if it is damaged or not what the manifest says."""
+    with _reading(path) as (file, num_bytes):
+        if num_bytes != expected.num_bytes:
+            raise BadImageError(changed_size(num_bytes, expected.num_bytes))
+        image = Image.open(file)
+        if image.size != (expected.width, expected.height):
+            raise BadImageError(
+                f"has changed since it was indexed: it is {image.width}x{image.height} pixels "
+                f"and was {expected.width}x{expected.height}"
+            )
+        return image.convert("RGB")
+
+
+def changed_size(num_bytes: int, expected_bytes: int) -> str:
+    """What to say of a file whose size isn't the manifest's."""
+    return f"has changed since it was indexed: it has {num_bytes} bytes and had {expected_bytes}"
+
+
+@contextmanager
+def quiet_pil() -> Iterator[None]:
+    """Inside, PIL reports images that are too large as errors and says nothing of blemishes that it reads past.
+
+    Python's warning filters belong to the process, so this is for the thread that starts the others, around them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
+    """The open file and its size in bytes; whatever reading it raises becomes a BadImageError."""
+    try:
+        # Without O_NONBLOCK, a named pipe would wait for its writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImageError("is no regular file")
+            if status.st_size == 0:
+                raise BadImageError("is empty")
+            yield file, status.st_size
+    except BadImageError:
+        raise
+    except UnidentifiedImageError:
+        raise BadImageError("is no image that can be read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadImageError(f"has more than {Image.MAX_IMAGE_PIXELS} pixels, the most that is read") from None
+    except OSError as error:
+        raise BadImageError(f"can't be read: {error.strerror or error}") from None
+    except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        raise BadImageError(f"is damaged: {error or type(error).__name__}") from error
+
+
+def _is_16_bit_png(file: BinaryIO) -> bool:
+    """Whether the file begins as a PNG of 16 bits a channel, which PIL's modes don't tell. Leaves it at its start."""
+    head = file.read(_PNG_BIT_DEPTH_OFFSET + 1)
+    file.seek(0)
+    return head.startswith(_PNG_SIGNATURE) and head[_PNG_BIT_DEPTH_OFFSET:] == b"\x10"
+
+
+def _ends_as_jpeg(file: BinaryIO, num_bytes: int) -> bool:
+    """Whether the file's last bytes are a JPEG's end marker. Leaves it at its start."""
+    file.seek(max(0, num_bytes - len(_JPEG_END)))
+    tail = file.read()
+    file.seek(0)
+    return tail == _JPEG_END

@@ -1,0 +1,256 @@
+"""Makes the manifests of a data set: each image is checked once, in parallel, and all faults are reported together.
+
+A manifest is kept as ROOT/.dnctl/SPLIT.arrow, or in the user's cache folder where ROOT can't be written, and made
+again when the folder has changed. The same files give the same fingerprint, wherever they lie and however many
+threads looked at them.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from orchestrator.data.folder import Fault, Listing, faults_error, folders_stamp, list_split
+from orchestrator.data.image import BadImageError, ImageHeader, inspect_image, quiet_pil
+from orchestrator.data.manifest import Manifest, Rows, open_manifest, write_manifest
+from orchestrator.errors import DataError
+
+Damaged = Literal["refuse", "skip"]
+"""What is done about damaged images: all of them named and none used, or left out of the manifest."""
+Progress = Callable[[int, int], None]
+"""Told (images looked at, images to look at)."""
+
+_FILES_PER_TASK = 64
+_ADVICE = (
+    "Repair or remove what is named. Damaged images, but nothing else, can be left out instead: "
+    "dnctl data index ROOT --damaged skip, or data.damaged=skip in the recipe."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A training and a validation split with the same classes."""
+
+    train: Manifest
+    val: Manifest
+    fingerprint: str
+    """"sha256:…" of both splits' fingerprints."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; a label is a position in here."""
+        return self.train.classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    full_decode: bool
+    damaged: Damaged
+    num_threads: int
+    cache_dir: Path
+    progress: Progress
+
+
+def index_dataset(
+    root: str | Path,
+    *,
+    full_decode: bool = False,
+    damaged: Damaged = "refuse",
+    progress: Progress | None = None,
+    num_threads: int | None = None,
+    cache_dir: Path | None = None,
+) -> Dataset:
+    """The manifests of ROOT/train and ROOT/val, made where there are none. Raises DataError with all faults of both.
+
+    full_decode: decode every image, where otherwise the ends of a JPEG are looked at.
+    num_threads: images looked at at a time; twice as many as there are cores if None.
+    cache_dir: where manifests go if ROOT can't be written; $XDG_CACHE_HOME/dnctl or ~/.cache/dnctl if None.
+    """
+    settings = _settings(full_decode, damaged, progress, num_threads, cache_dir)
+    manifests = _manifests(Path(root).absolute(), ("train", "val"), settings)
+    train, val = manifests["train"], manifests["val"]
+    both = hashlib.sha256(f"{train.fingerprint}\n{val.fingerprint}\n".encode())
+    return Dataset(train=train, val=val, fingerprint=f"sha256:{both.hexdigest()}")
+
+
+def build_manifest(
+    root: str | Path,
+    split: str,
+    *,
+    full_decode: bool = False,
+    damaged: Damaged = "refuse",
+    progress: Progress | None = None,
+    num_threads: int | None = None,
+    cache_dir: Path | None = None,
+) -> Manifest:
+    """The manifest of one split, made if there is none. Arguments and errors as for index_dataset."""
+    settings = _settings(full_decode, damaged, progress, num_threads, cache_dir)
+    return _manifests(Path(root).absolute(), (split,), settings)[split]
+
+
+def _settings(
+    full_decode: bool,
+    damaged: Damaged,
+    progress: Progress | None,
+    num_threads: int | None,
+    cache_dir: Path | None,
+) -> _Settings:
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return _Settings(
+        full_decode=full_decode,
+        damaged=damaged,
+        num_threads=num_threads or 2 * (os.cpu_count() or 1),
+        cache_dir=cache_dir or user_cache / "dnctl",
+        progress=progress or (lambda done, total: None),
+    )
+
+
+def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:
+    current = {split: _open_current(root, split, settings) for split in splits}
+    listings = {split: list_split(root, split) for split, manifest in current.items() if manifest is None}
+    known: dict[str, Manifest | Listing] = {s: m for s, m in current.items() if m is not None} | listings
+
+    faults = [fault for listing in listings.values() for fault in listing.faults]
+    faults += _class_faults({split: known[split].classes for split in splits})
+    inspected = _inspect_all(root, listings, settings)
+    faults += [fault for split in inspected for fault in _emptied_classes(split, listings[split], inspected[split])]
+    if settings.damaged == "refuse":
+        left_out = [inspected[s].damaged if m is None else m.left_out for s, m in current.items()]
+        faults += [fault for split_faults in left_out for fault in split_faults]
+    if faults:
+        raise faults_error(root, faults, _ADVICE)
+
+    for split, listing in listings.items():
+        current[split] = _write(root, split, listing, inspected[split], settings)
+    return {split: manifest for split, manifest in current.items() if manifest is not None}
+
+
+def _open_current(root: Path, split: str, settings: _Settings) -> Manifest | None:
+    """The manifest that was made earlier, if the folder is still as it was then and was looked at as closely."""
+    for path in _places(root, split, settings.cache_dir):
+        try:
+            manifest = open_manifest(path, root=root)
+        except (OSError, DataError):
+            continue
+        if (
+            manifest.stamp == folders_stamp(root, split, manifest.classes)
+            and (manifest.full_decode or not settings.full_decode)
+            and all(_is_damaged(root / fault.path, manifest.full_decode) for fault in manifest.left_out)
+        ):
+            return manifest
+    return None
+
+
+def _places(root: Path, split: str, cache_dir: Path) -> tuple[Path, Path]:
+    """Where a manifest may be, the preferred place first."""
+    folder = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
+    return root / ".dnctl" / f"{split}.arrow", cache_dir / "manifests" / folder / f"{split}.arrow"
+
+
+def _is_damaged(path: Path, full_decode: bool) -> bool:
+    try:
+        inspect_image(path, full_decode=full_decode)
+    except BadImageError:
+        return True
+    return False
+
+
+def _class_faults(classes: Mapping[str, Sequence[str]]) -> list[Fault]:
+    """A fault for each class that one split has and another one, not empty, lacks."""
+    faults = []
+    for split, names in classes.items():
+        others = [other for other in classes if other != split and classes[other]]
+        for other in others if names else ():
+            missing = sorted(set(classes[other]) - set(names))
+            faults += [Fault(path=f"{split}/{name}", problem=f"is missing; {other} has this class") for name in missing]
+    return faults
+
+
+@dataclass(slots=True)
+class _Inspected:
+    """What the images of a split turned out to be: the columns of those that are fine, and the others' faults."""
+
+    kept: list[int] = field(default_factory=list)  # positions in the listing
+    widths: list[int] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
+    num_bytes: list[int] = field(default_factory=list)
+    damaged: list[Fault] = field(default_factory=list)
+
+    def add(self, position: int, header: ImageHeader) -> None:
+        self.kept.append(position)
+        self.widths.append(header.width)
+        self.heights.append(header.height)
+        self.num_bytes.append(header.num_bytes)
+
+
+def _inspect_all(root: Path, listings: Mapping[str, Listing], settings: _Settings) -> dict[str, _Inspected]:
+    inspected = {split: _Inspected() for split in listings}
+    tasks = [
+        (split, start, listing.paths[start : start + _FILES_PER_TASK])
+        for split, listing in listings.items()
+        for start in range(0, len(listing.paths), _FILES_PER_TASK)
+    ]
+    num_files = sum(len(paths) for _, _, paths in tasks)
+    num_done = 0
+
+    def inspect(task: tuple[str, int, list[str]]) -> list[ImageHeader | Fault]:
+        split, _, paths = task
+        return [_inspect_one(root, f"{split}/{path}", settings.full_decode) for path in paths]
+
+    executor = ThreadPoolExecutor(settings.num_threads, thread_name_prefix="dnctl-index")
+    try:
+        with quiet_pil():
+            for (split, start, paths), outcomes in zip(tasks, executor.map(inspect, tasks), strict=True):
+                for position, outcome in enumerate(outcomes, start):
+                    if isinstance(outcome, Fault):
+                        inspected[split].damaged.append(outcome)
+                    else:
+                        inspected[split].add(position, outcome)
+                num_done += len(paths)
+                settings.progress(num_done, num_files)
+    finally:
+        executor.shutdown(cancel_futures=True)  # so that an interrupt doesn't wait for the whole data set
+    return inspected
+
+
+def _inspect_one(root: Path, path: str, full_decode: bool) -> ImageHeader | Fault:
+    try:
+        return inspect_image(root / path, full_decode=full_decode)
+    except BadImageError as error:
+        return Fault(path=path, problem=str(error))
+
+
+def _emptied_classes(split: str, listing: Listing, inspected: _Inspected) -> list[Fault]:
+    """A fault for each class all of whose images are damaged."""
+    emptied = set(listing.labels) - {listing.labels[position] for position in inspected.kept}
+    return [Fault(path=f"{split}/{listing.classes[c]}", problem="has damaged images alone") for c in sorted(emptied)]
+
+
+def _write(root: Path, split: str, listing: Listing, inspected: _Inspected, settings: _Settings) -> Manifest:
+    rows = Rows(
+        relative_paths=[listing.paths[position] for position in inspected.kept],
+        labels=[listing.labels[position] for position in inspected.kept],
+        widths=inspected.widths,
+        heights=inspected.heights,
+        num_bytes=inspected.num_bytes,
+    )
+    problems = []
+    for path in _places(root, split, settings.cache_dir):
+        try:
+            write_manifest(
+                path,
+                rows,
+                root=root,
+                split=split,
+                classes=listing.classes,
+                left_out=inspected.damaged,
+                full_decode=settings.full_decode,
+                stamp=listing.stamp,
+            )
+            return open_manifest(path, root=root)
+        except OSError as error:
+            problems.append(f"  {path}: {error.strerror}")
+    raise DataError("\n".join([f"The manifest of {root / split} can be written nowhere:", *problems]))
