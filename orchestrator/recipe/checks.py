@@ -1,0 +1,83 @@
+"""Arithmetic that can't work out, whatever the cluster and the data: keys that are valid alone but not together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from orchestrator.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Keys that don't go together; the first is the one to blame."""
+
+    keys: tuple[str, ...]
+    message: str
+
+
+def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
+    """All contradictions within a recipe."""
+    yield from _batch(recipe)
+    yield from _schedule(recipe)
+    yield from _images(recipe)
+
+
+def _batch(recipe: Recipe) -> Iterator[Contradiction]:
+    train = recipe.train
+    if train.batch_norm_groups > train.global_batch_size:
+        yield Contradiction(
+            ("train.batch_norm_groups", "train.global_batch_size"),
+            f"found {train.batch_norm_groups} groups for a batch of {train.global_batch_size} images; "
+            f"allowed: at most one group an image, {train.global_batch_size}",
+        )
+    workers = recipe.cluster.workers
+    if workers != "auto" and workers > train.global_batch_size:
+        yield Contradiction(
+            ("cluster.workers", "train.global_batch_size"),
+            f"found {workers} workers for a batch of {train.global_batch_size} images; "
+            f"allowed: at most one worker an image, {train.global_batch_size}",
+        )
+    if train.optimizer.nesterov and train.optimizer.momentum == 0:
+        yield Contradiction(
+            ("train.optimizer.nesterov", "train.optimizer.momentum"),
+            "found Nesterov momentum with a momentum of 0; allowed: a momentum above 0, or nesterov: false",
+        )
+
+
+def _schedule(recipe: Recipe) -> Iterator[Contradiction]:
+    epochs, schedule = recipe.train.epochs, recipe.train.schedule
+    keys = ("train.schedule.milestones", "train.epochs")
+    are_epochs = all(isinstance(milestone, int) for milestone in schedule.milestones)
+    end, what = (epochs, f"epochs below {epochs}") if are_epochs else (1, "fractions of the run, below 1")
+    beyond = [f"{milestone:g}" for milestone in schedule.milestones if milestone >= end]
+    if beyond:
+        yield Contradiction(
+            keys, f"found {', '.join(beyond)}, where the run of {epochs} epochs is over; allowed: {what}"
+        )
+    if any(earlier >= later for earlier, later in pairwise(schedule.milestones)):
+        found = ", ".join(f"{milestone:g}" for milestone in schedule.milestones)
+        yield Contradiction(keys[:1], f"found [{found}]; allowed: each later than the one before")
+    if schedule.warmup_epochs >= epochs:
+        yield Contradiction(
+            ("train.schedule.warmup_epochs", "train.epochs"),
+            f"found {schedule.warmup_epochs:g} for a run of {epochs} epochs; allowed: fewer than the run has",
+        )
+
+
+def _images(recipe: Recipe) -> Iterator[Contradiction]:
+    data = recipe.data
+    if data.eval.crop > data.eval.resize:
+        yield Contradiction(
+            ("data.eval.crop", "data.eval.resize"),
+            f"found {data.eval.crop} pixels of an image whose short side is {data.eval.resize}; "
+            f"allowed: at most {data.eval.resize}",
+        )
+    for key, (low, high) in {"data.train.scale": data.train.scale, "data.train.ratio": data.train.ratio}.items():
+        if low > high:
+            yield Contradiction((key,), f"found [{low:g}, {high:g}]; allowed: the smaller one first")
+    classes = recipe.model.num_classes
+    if classes is not None and data.expected is not None and classes < data.expected.classes:
+        yield Contradiction(
+            ("model.num_classes", "data.expected.classes"),
+            f"found {classes} for data of {data.expected.classes} classes; allowed: null, or at least as many",
+        )

@@ -1,0 +1,41 @@
+"""Where recipes come from: the ones that ship with dnctl, by name, and files, by path."""
+
+import os
+from pathlib import Path
+
+from orchestrator.errors import RecipeError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def recipes_dir() -> Path:
+    """The folder of the recipes that ship with dnctl: of the checkout, or of the installed package."""
+    installed = _PACKAGE / "_recipes"
+    return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def shipped_recipes() -> tuple[Path, ...]:
+    """Their files, by name; folders below hold only what these extend."""
+    return tuple(sorted(recipes_dir().glob("*.yaml")))
+
+
+def find_recipe(path_or_name: str) -> Path:
+    """The file of a recipe: a path, or the name of one that ships with dnctl. Raises RecipeError if there is none."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise RecipeError(f"{path_or_name} is a folder: name a recipe file in it.")
+    shipped = {file.stem: file for file in shipped_recipes()}
+    if path_or_name in shipped:
+        return shown_from_here(shipped[path_or_name])
+    raise RecipeError(
+        f"There is no recipe {path_or_name}: no file of that name, "
+        f"and the recipes that ship with dnctl are {', '.join(shipped)}."
+    )
+
+
+def shown_from_here(path: Path) -> Path:
+    """The path relative to the working folder where it lies within, for messages."""
+    absolute = Path(os.path.normpath(path.absolute()))
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

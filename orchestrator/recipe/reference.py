@@ -1,0 +1,116 @@
+"""What the schema says about each key, in words: for error messages, `dnctl recipe schema` and docs/recipes.md."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from orchestrator.recipe.schema import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key of a recipe."""
+
+    key: str
+    """Dotted."""
+    allowed: str
+    is_required: bool
+    default: str
+    """As YAML; empty for a section and for what is required."""
+    description: str
+    is_section: bool
+    example: Any
+    """A valid value where the key is required, otherwise None."""
+
+
+@cache
+def recipe_keys() -> Mapping[str, Key]:
+    """Every key of a recipe by its dotted name, in the order of the schema; sections come before what they hold."""
+    schema = Recipe.model_json_schema()
+    return {key.key: key for key in _walk(schema, schema["$defs"], prefix="")}
+
+
+def editor_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe file, as in recipes/schema.json.
+
+    It allows `extends`, which the loader resolves, and requires nothing, since a file that extends another may leave
+    out anything; `dnctl recipe validate` checks what the two say together.
+    """
+    schema = Recipe.model_json_schema()
+    extends = {"type": "string", "description": "A recipe file, beside this one, whose keys hold where this has none."}
+    properties = {"extends": extends, **schema.pop("properties")}
+    definitions = {name: _without(definition, "required") for name, definition in schema.pop("$defs").items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **_without(schema, "required"),
+        "properties": properties,
+        "$defs": definitions,
+    }
+
+
+def allowed_values(schema: Mapping[str, Any]) -> str:
+    """What a JSON schema allows, in words: 'a whole number at least 1, or null'."""
+    if "anyOf" in schema:
+        return ", or ".join(allowed_values(option) for option in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        *others, last = [json.dumps(value) for value in schema.get("enum", [schema.get("const")])]
+        return f"{', '.join(others)} or {last}" if others else last
+    if "prefixItems" in schema:
+        return f"a list of {len(schema['prefixItems'])}, each {allowed_values(schema['prefixItems'][0])}"
+    if "items" in schema:
+        return f"a list, each {allowed_values(schema['items'])}"
+    if "pattern" in schema:
+        return "a quotient such as 1/3"
+    kind = "path" if schema.get("format") == "path" else schema.get("type", "object")
+    return ", ".join(
+        [_KINDS[kind], *(f"{words} {schema[bound]}" for bound, words in _BOUNDS.items() if bound in schema)]
+    )
+
+
+_KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "path": "a path, in which ${VAR} is replaced",
+    "null": "null",
+    "object": "a section of keys",
+}
+_BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "above",
+    "maximum": "at most",
+    "exclusiveMaximum": "below",
+}
+
+
+def _walk(section: Mapping[str, Any], definitions: Mapping[str, Any], *, prefix: str) -> Iterator[Key]:
+    for name, field in section["properties"].items():  # pydantic leaves out a text that is the section's own
+        target = _section_of(field, definitions)
+        is_required = name in section.get("required", ())
+        is_optional_section = target is not None and not is_required and field["default"] is None
+        yield Key(
+            key=prefix + name,
+            allowed=allowed_values(field),
+            is_required=is_required,
+            default=json.dumps(field["default"]) if is_optional_section or not (is_required or target) else "",
+            description=" ".join((field if "description" in field else target or {})["description"].split()),
+            is_section=target is not None,
+            example=field.get("examples", [None])[0],
+        )
+        if target is not None:
+            yield from _walk(target, definitions, prefix=f"{prefix}{name}.")
+
+
+def _section_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for option in (field, *field.get("anyOf", ())):
+        if "$ref" in option:
+            section: Mapping[str, Any] = definitions[option["$ref"].rpartition("/")[2]]
+            return section
+    return None
+
+
+def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}

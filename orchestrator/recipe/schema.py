@@ -1,0 +1,227 @@
+"""The schema of a recipe: each key, its type, its default and what it does.
+
+The text under a field is its description for `dnctl recipe schema`, docs/recipes.md and editors. Every field is used
+by the plan, the engine or the loop. Defaults are the paper's settings where it has one; what a result hinges on (the
+network, epochs, batch, groups, learning rate) has no default. Instances are frozen.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from orchestrator.recipe.fields import Fraction, PathText, Ratio, Text
+
+AtLeastOne = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Channels = tuple[Positive, Positive, Positive]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, text is never taken for a number, nothing changes later."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Model(Section):
+    """Which network, and how it starts."""
+
+    name: Text = Field(examples=["densenet169"])
+    """The network: one of `dnctl model list`, or `timm:NAME` for one of timm's own."""
+    num_classes: AtLeastOne | None = None
+    """Outputs of the classifier; null: as many as the data has."""
+    drop_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout probability after each convolution but the first; the paper uses 0 where images are augmented."""
+    init: Literal["authors", "timm"] = "authors"
+    """Initial weights: "authors" draws convolutions as the paper's code (fan-out), "timm" as timm (fan-in)."""
+    memory_efficient: bool = False
+    """Recompute concatenations and batch norms in the backward pass: less memory, more time, the same result."""
+
+
+class TrainImages(Section):
+    """Augmentation of training images."""
+
+    image_size: AtLeastOne = 224
+    """Side of the square that the network sees, in pixels."""
+    crop: Literal["torch", "torchvision"] = "torch"
+    """How the random crop's shape is drawn: as the authors' Torch code, or as torchvision's RandomResizedCrop."""
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    """Smallest and largest part of the image's area that a crop covers."""
+    ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3)
+    """Smallest and largest ratio drawn; its meaning is the crop's: "torch" takes width/height up to its square."""
+    interpolation: Interpolation = "bicubic"
+    """How a crop is resized."""
+    mirror: float = Field(default=0.5, ge=0, le=1)
+    """Probability that an image is mirrored left to right."""
+
+
+class EvalImages(Section):
+    """What the network sees of a validation image."""
+
+    resize: AtLeastOne = 256
+    """The short side is resized to this many pixels."""
+    crop: AtLeastOne = 224
+    """Side of the square cut out of the centre, in pixels."""
+    interpolation: Interpolation = "bicubic"
+    """How the image is resized."""
+
+
+class Expected(Section):
+    """The size of a data set, as the plan takes it while the data can't be read."""
+
+    train_images: AtLeastOne = Field(examples=[1_281_167])
+    """Training images."""
+    val_images: AtLeastOne = Field(examples=[50_000])
+    """Validation images."""
+    classes: AtLeastOne = Field(examples=[1000])
+    """Classes."""
+
+
+class Data(Section):
+    """Which images, and what is done to them."""
+
+    root: PathText | None = None
+    """Folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE; null: to be given with `--set data.root=…`."""
+    loader: Literal["auto", "dali", "pytorch"] = "auto"
+    """What decodes and augments; "auto": DALI where it is installed, otherwise the PyTorch reference loader."""
+    num_threads: AtLeastOne | Literal["auto"] = "auto"
+    """Decoding threads of each worker; "auto": as many as it has CPU cores."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a data set with damaged images: it is refused, or they are left out."""
+    train: TrainImages = TrainImages()
+    """Augmentation of training images."""
+    eval: EvalImages = EvalImages()
+    """What the network sees of a validation image."""
+    mean: Channels = (0.485, 0.456, 0.406)
+    """Subtracted from values in [0, 1]: red, green, blue. The default is ImageNet's."""
+    std: Channels = (0.229, 0.224, 0.225)
+    """Divided by, after the mean is subtracted: red, green, blue. The default is ImageNet's."""
+    expected: Expected | None = None
+    """The size of the data set, for plans made where the data can't be read; said where the data differs."""
+
+
+class Optimizer(Section):
+    """SGD without dampening."""
+
+    lr: float = Field(gt=0, examples=[0.1])
+    """Learning rate before any milestone."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum."""
+    nesterov: bool = True
+    """Nesterov momentum, as the paper."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """L2 penalty on every parameter, batch norm's included."""
+
+
+class Schedule(Section):
+    """How the learning rate changes."""
+
+    milestones: tuple[AtLeastOne, ...] | tuple[Fraction, ...] = ()
+    """When the rate is multiplied by `gamma`: epochs, or fractions of the run such as 1/3, which move with it."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """What the rate is multiplied by at each milestone."""
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs, or a part of one, over which the rate rises linearly to its full value."""
+
+
+class Train(Section):
+    """How the network is trained."""
+
+    epochs: AtLeastOne = Field(examples=[90])
+    """Passes over the training images."""
+    global_batch_size: AtLeastOne = Field(examples=[256])
+    """Images of one optimiser step, over all workers, whatever their number."""
+    batch_norm_groups: AtLeastOne = Field(examples=[4])
+    """Groups of a batch that are normalised each by its own statistics; the paper's 4 GPUs were 4 groups of 64."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights and updates are always fp32."""
+    channels_last: bool = False
+    """Keep images as NHWC in memory: faster on GPUs with bf16 or fp16."""
+    deterministic: bool = True
+    """Use deterministic algorithms alone, so that a resumed run is bitwise the undisturbed one."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each label that is spread over all classes; the paper uses none."""
+    clip_grad_norm: Positive | None = None
+    """Gradients are scaled down to this norm where it is larger; null: never, as the paper."""
+    optimizer: Optimizer
+    """SGD without dampening."""
+    schedule: Schedule = Schedule()
+    """How the learning rate changes."""
+    log_every_steps: AtLeastOne = 10
+    """Steps from one record of loss and speed to the next."""
+
+
+class Eval(Section):
+    """When and how the network is evaluated."""
+
+    every_epochs: AtLeastOne = 1
+    """Epochs from one evaluation to the next; the end of the run is always evaluated."""
+    batch_size: AtLeastOne = 256
+    """Images of each worker at a time."""
+
+
+class Checkpoint(Section):
+    """When the run is saved, and what is kept."""
+
+    every_epochs: AtLeastOne = 1
+    """Epochs from one checkpoint to the next; the end of the run is always saved."""
+    every_minutes: Positive | None = 10.0
+    """Minutes from one checkpoint to the next within an epoch; null: none within an epoch."""
+    keep_last: AtLeastOne = 3
+    """How many of the newest checkpoints are kept."""
+    keep_best: int = Field(default=1, ge=0)
+    """How many of the best checkpoints, by validation top-1, are kept besides."""
+
+
+class Cluster(Section):
+    """What the run takes of a cluster."""
+
+    workers: AtLeastOne | Literal["auto"] = "auto"
+    """Processes that train; "auto": one a GPU, or one a CPU core, at most one a batch-norm group."""
+    gpus_per_worker: Literal[0, 1, "auto"] = "auto"
+    """GPUs of each worker; "auto": 1 where the cluster has any."""
+    cpus_per_worker: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """CPU cores reserved for each worker, 0 to reserve none; "auto": an even share of the cluster's."""
+    max_failures: int = Field(default=3, ge=0)
+    """How often the workers are started again after a failure before the run has FAILED."""
+
+
+class Recipe(Section):
+    """What a person wants trained. Made by `load_recipe`."""
+
+    name: Text | None = None
+    """What runs are called after; null: the file's name."""
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Seed of the initial weights, the order of images, their augmentation and dropout."""
+    model: Model
+    """Which network, and how it starts."""
+    data: Data = Data()
+    """Which images, and what is done to them."""
+    train: Train
+    """How the network is trained."""
+    eval: Eval = Eval()
+    """When and how the network is evaluated."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When the run is saved, and what is kept."""
+    cluster: Cluster = Cluster()
+    """What the run takes of a cluster."""
+
+    _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    def where(self, key: str) -> str:
+        """The dotted key behind the place where it was written, such as 'recipes/x.yaml:12: train.epochs'."""
+        origin = self._origins.get(key)
+        return f"{origin}: {key}" if origin else key
+
+    def with_origins(self, origins: Mapping[str, str]) -> "Recipe":
+        """The same recipe, which knows where each dotted key was written."""
+        located = self.model_copy()
+        located._origins = origins
+        return located
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both ask for the same, wherever it was written."""
+        return isinstance(other, Recipe) and self.model_dump() == other.model_dump()
