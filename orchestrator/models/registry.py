@@ -14,7 +14,13 @@ from torch import nn
 
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.models.densenet import DenseNet, Init
-from orchestrator.plan.architecture import DEFAULT_TASKS, DENSENETS, TIMM_PREFIX, DenseNetArchitecture
+from orchestrator.plan.architecture import (
+    DEFAULT_TASKS,
+    DENSENETS,
+    TIMM_PREFIX,
+    DenseNetArchitecture,
+    find_architecture,
+)
 
 _ARCHITECTURE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(DenseNetArchitecture))
 
@@ -54,17 +60,17 @@ def create_model(
 
 
 def _architecture(name: str, changes: dict[str, Any]) -> DenseNetArchitecture:
-    if name not in DENSENETS:
-        raise NotFoundError(_unknown_name(name, list(DENSENETS)) + f" timm's models are called {TIMM_PREFIX}NAME.")
+    named = find_architecture(name)
     unknown = sorted(changes.keys() - set(_ARCHITECTURE_FIELDS))
     if unknown:
         raise UsageError(f"{name} has no {', '.join(unknown)}; it has {', '.join(_ARCHITECTURE_FIELDS)}")
-    return dataclasses.replace(DENSENETS[name], **changes)
+    return dataclasses.replace(named, **changes)
 
 
 def _timm_model(name: str, *, num_classes: int, in_chans: int) -> nn.Module:
     if not timm.is_model(name):
-        raise NotFoundError("timm: " + _unknown_name(name, timm.list_models()))
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise NotFoundError(f"timm has no model {name!r}. Nearest: {', '.join(nearest) or 'none'}.")
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans)
     return model
 
@@ -76,11 +82,6 @@ def _refuse_options(name: str, options: dict[str, Any]) -> None:
             f"{name} is timm's and is trained as timm made it, so {', '.join(asked_for)} can't be set: its dropout "
             "isn't drawn by sample, and its recomputation updates running statistics twice a step"
         )
-
-
-def _unknown_name(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=3) or known[:3]
-    return f"There is no model {name!r}. Nearest: {', '.join(nearest)}."
 
 
 @contextmanager

@@ -5,12 +5,13 @@ Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, sec
 the authors' code.
 """
 
+import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import NotFoundError, UsageError
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -88,11 +89,6 @@ class DenseNetArchitecture:
         *_, last = self.blocks()
         return last.out_channels
 
-    @property
-    def depth(self) -> int:
-        """L: convolutions and the fully connected layer, as the paper counts."""
-        return 1 + sum(self.block_config) * (2 if self.bn_size else 1) + len(self.block_config) - 1 + 1
-
 
 def _imagenet_bc(growth_rate: int, *block_config: int) -> DenseNetArchitecture:
     return DenseNetArchitecture(
@@ -129,3 +125,13 @@ DEFAULT_TASKS: Mapping[Stem, Task] = {
 def known_model(name: str) -> bool:
     """Whether `name` can be meant: one of DENSENETS, or timm's (which of timm's exist is known only with torch)."""
     return name in DENSENETS or (name.startswith(TIMM_PREFIX) and name != TIMM_PREFIX)
+
+
+def find_architecture(name: str) -> DenseNetArchitecture:
+    """The architecture of that name. Raises NotFoundError with the nearest names."""
+    if name not in DENSENETS:
+        nearest = difflib.get_close_matches(name, DENSENETS, n=3) or list(DENSENETS)
+        raise NotFoundError(
+            f"There is no model {name!r}. Nearest: {', '.join(nearest)}. timm's models are called {TIMM_PREFIX}NAME."
+        )
+    return DENSENETS[name]

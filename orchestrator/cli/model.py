@@ -1,0 +1,156 @@
+"""`dnctl model`: what networks there are, and what each costs."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.cli.output import JsonOption, console, human_bytes, print_json
+from orchestrator.plan.architecture import DEFAULT_TASKS, DENSENETS, TIMM_PREFIX, find_architecture
+from orchestrator.plan.footprint import BYTES_PER_VALUE, Footprint, footprint
+
+app = typer.Typer(help="What networks there are, and what each costs.", no_args_is_help=True)
+
+_IN_CHANS = 3
+
+
+@app.command("list")
+def list_models(json_output: JsonOption = False) -> None:
+    """The networks that a recipe can name, with their exact parameter counts."""
+    models = [_summary(name) for name in DENSENETS]
+    if json_output:
+        print_json(models)
+        return
+    table = _table(texts=("name", "growth rate", "blocks"), numbers=("classes", "image", "parameters", "multiply-adds"))
+    for model in models:
+        table.add_row(
+            model["name"],
+            str(model["growth_rate"]),
+            ", ".join(map(str, model["block_config"])),
+            str(model["num_classes"]),
+            f"{model['image_size']} px",
+            f"{model['num_parameters']:,}",
+            f"{model['num_multiply_adds']:,}",
+        )
+    console.print(table)
+    console.print(f"A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME.")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name from `dnctl model list`, or timm:NAME.")],
+    num_classes: Annotated[
+        int | None, typer.Option(min=1, help="Classes; otherwise those of the data that the network was made for.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels a side; otherwise those that the network was made for.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """One network, stage by stage: outputs, parameters, multiply-adds and activation memory, for one image."""
+    measure = _measured if name.startswith(TIMM_PREFIX) else _counted
+    summary, cost = measure(name, num_classes, image_size)
+    if json_output:
+        print_json({**summary, "activation_bytes_per_image": _activation_bytes(cost), "rows": _json_rows(cost)})
+        return
+    _print_footprint(summary, cost)
+
+
+def _counted(name: str, num_classes: int | None, image_size: int | None) -> tuple[dict[str, Any], Footprint]:
+    """Summary and footprint of one of our networks, from its architecture."""
+    architecture = find_architecture(name)
+    task = DEFAULT_TASKS[architecture.stem]
+    num_classes, image_size = num_classes or task.num_classes, image_size or task.image_size
+    cost = footprint(architecture, num_classes=num_classes, in_chans=_IN_CHANS, image_size=image_size)
+    summary = {
+        "name": name,
+        **asdict(architecture),
+        "num_classes": num_classes,
+        "image_size": image_size,
+        "num_parameters": cost.num_parameters,
+        "num_multiply_adds": cost.num_multiply_adds,
+    }
+    return summary, cost
+
+
+def _measured(name: str, num_classes: int | None, image_size: int | None) -> tuple[dict[str, Any], Footprint]:
+    """Summary and footprint of one of timm's networks, from running it without values. Imports torch."""
+    import torch
+
+    from orchestrator.models import create_model
+    from orchestrator.models.measure import measure_footprint
+
+    task = DEFAULT_TASKS["imagenet"]
+    with torch.device("meta"):
+        model = create_model(name, num_classes=num_classes or task.num_classes, in_chans=_IN_CHANS)
+    timm_config: Any = model.pretrained_cfg
+    usual_size = timm_config["input_size"][-1]
+    cost = measure_footprint(model, in_chans=_IN_CHANS, image_size=image_size or usual_size)
+    summary = {
+        "name": name,
+        "num_classes": num_classes or task.num_classes,
+        "image_size": image_size or usual_size,
+        "num_parameters": cost.num_parameters,
+        "num_multiply_adds": cost.num_multiply_adds,
+    }
+    return summary, cost
+
+
+def _summary(name: str) -> dict[str, Any]:
+    summary, _ = _counted(name, None, None)
+    return summary
+
+
+def _activation_bytes(cost: Footprint) -> dict[str, dict[str, int]]:
+    return {
+        precision: {
+            "kept": cost.activation_bytes_per_image(precision),
+            "memory_efficient": cost.activation_bytes_per_image(precision, memory_efficient=True),
+        }
+        for precision in BYTES_PER_VALUE
+    }
+
+
+def _json_rows(cost: Footprint) -> list[dict[str, Any]]:
+    return [asdict(row) for row in cost.rows]
+
+
+def _print_footprint(summary: dict[str, Any], cost: Footprint) -> None:
+    table = _table(
+        texts=("stage", "output", "layers"), numbers=("parameters", "multiply-adds", "kept, fp32", "recomputing")
+    )
+    for row in cost.rows:
+        table.add_row(
+            row.stage,
+            row.output,
+            escape(row.layers),
+            f"{row.num_parameters:,}",
+            f"{row.num_multiply_adds:,}",
+            human_bytes(row.activation_bytes("fp32", memory_efficient=False)),
+            human_bytes(row.activation_bytes("fp32", memory_efficient=True)),
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        "",
+        "",
+        f"{cost.num_parameters:,}",
+        f"{cost.num_multiply_adds:,}",
+        human_bytes(cost.activation_bytes_per_image("fp32")),
+        human_bytes(cost.activation_bytes_per_image("fp32", memory_efficient=True)),
+    )
+    console.print(f"[bold]{escape(summary['name'])}[/bold], one image of {summary['image_size']} px", end="")
+    console.print(f", {summary['num_classes']} classes")
+    console.print(table)
+    console.print("Outputs are channels x height x width. Kept: activations that training holds for the backward pass.")
+
+
+def _table(*, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table()
+    for heading in texts:
+        table.add_column(heading)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
