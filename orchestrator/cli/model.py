@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,7 +24,7 @@ def list_models(json_output: JsonOption = False) -> None:
     if json_output:
         print_json(models)
         return
-    table = _table(texts=("name", "growth rate", "blocks"), numbers=("classes", "image", "parameters", "multiply-adds"))
+    table = _table(texts=("name", "k", "blocks"), numbers=("classes", "image", "parameters", "mult-adds"))
     for model in models:
         table.add_row(
             model["name"],
@@ -32,10 +33,10 @@ def list_models(json_output: JsonOption = False) -> None:
             str(model["num_classes"]),
             f"{model['image_size']} px",
             f"{model['num_parameters']:,}",
-            f"{model['num_multiply_adds']:,}",
+            _millions(model["num_multiply_adds"]),
         )
     console.print(table)
-    console.print(f"A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME.")
+    console.print(f"k: growth rate. A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME.")
 
 
 @app.command()
@@ -118,39 +119,38 @@ def _json_rows(cost: Footprint) -> list[dict[str, Any]]:
 
 
 def _print_footprint(summary: dict[str, Any], cost: Footprint) -> None:
-    table = _table(
-        texts=("stage", "output", "layers"), numbers=("parameters", "multiply-adds", "kept, fp32", "recomputing")
-    )
+    heading = f"{summary['name']}, one image of {summary['image_size']} px, {summary['num_classes']} classes"
+    console.print(escape(heading), style="bold")
+    table = _table(texts=("stage", "output", "layers"), numbers=("parameters", "mult-adds", "kept"))
     for row in cost.rows:
         table.add_row(
             row.stage,
             row.output,
             escape(row.layers),
             f"{row.num_parameters:,}",
-            f"{row.num_multiply_adds:,}",
+            _millions(row.num_multiply_adds),
             human_bytes(row.activation_bytes("fp32", memory_efficient=False)),
-            human_bytes(row.activation_bytes("fp32", memory_efficient=True)),
         )
     table.add_section()
-    table.add_row(
-        "all",
-        "",
-        "",
-        f"{cost.num_parameters:,}",
-        f"{cost.num_multiply_adds:,}",
-        human_bytes(cost.activation_bytes_per_image("fp32")),
-        human_bytes(cost.activation_bytes_per_image("fp32", memory_efficient=True)),
-    )
-    console.print(f"[bold]{escape(summary['name'])}[/bold], one image of {summary['image_size']} px", end="")
-    console.print(f", {summary['num_classes']} classes")
+    kept = human_bytes(cost.activation_bytes_per_image("fp32"))
+    table.add_row("all", "", "", f"{cost.num_parameters:,}", _millions(cost.num_multiply_adds), kept)
     console.print(table)
-    console.print("Outputs are channels x height x width. Kept: activations that training holds for the backward pass.")
+    console.print("Outputs are channels x height x width. Kept are activations, in fp32, for the backward pass.")
+    for precision, kept_bytes in _activation_bytes(cost).items():
+        plain, recomputed = human_bytes(kept_bytes["kept"]), human_bytes(kept_bytes["memory_efficient"])
+        saving = f", {recomputed} with model.memory_efficient" if recomputed != plain else ""
+        console.print(f"{precision}: {plain} an image{saving}")
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.1f} M"
 
 
 def _table(*, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table()
+    """A table in which texts wrap where the terminal is narrow; names, in the first column, and numbers never do."""
+    table = Table(box=SIMPLE, pad_edge=False)
     for heading in texts:
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold", no_wrap=heading == texts[0])
     for heading in numbers:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table

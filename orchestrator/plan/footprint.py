@@ -171,7 +171,7 @@ def _dense_block(architecture: DenseNetArchitecture, block: BlockShape, number: 
     read_within_block = (block.in_channels - architecture.growth_rate) * side**2
     kernels = ", ".join(f"{conv.kernel}x{conv.kernel} conv" for conv in _layer(architecture, block, 0, side))
     return FootprintRow(
-        stage=f"Dense Block ({number})",
+        stage=f"Block {number}",
         output=_output(side, block.out_channels),
         layers=f"[{kernels}] x {block.num_layers}",
         num_parameters=sum(conv.num_norm_parameters + conv.num_parameters for conv in convs),
@@ -194,9 +194,9 @@ def _transition(in_channels: int, out_channels: int, number: int, side: int) -> 
     """Keeps the norm's input, the convolution's (unless recomputed) and the pool's."""
     conv = _Convolution(in_channels, out_channels, 1, side)
     return FootprintRow(
-        stage=f"Transition ({number})",
+        stage=f"Transition {number}",
         output=_output(side // 2, out_channels),
-        layers="1x1 conv, 2x2 average pool, stride 2",
+        layers="1x1 conv, 2x2 average pool",
         num_parameters=conv.num_norm_parameters + conv.num_parameters,
         num_multiply_adds=conv.num_multiply_adds,
         kept_values=2 * conv.num_inputs + conv.num_outputs,
@@ -210,7 +210,7 @@ def _head(in_channels: int, num_classes: int, side: int) -> FootprintRow:
     return FootprintRow(
         stage="Classification",
         output=str(num_classes),
-        layers=f"{side}x{side} global average pool, fully connected",
+        layers=f"{side}x{side} average pool, fully connected",
         num_parameters=2 * in_channels + (in_channels + 1) * num_classes,
         num_multiply_adds=in_channels * num_classes,
         kept_values=kept,
