@@ -1,0 +1,91 @@
+"""What a run will take, in time and memory, and what each figure rests on.
+
+A step lasts as long as its busiest rank. Communication and loading are not counted: a figure is what the devices alone
+would need.
+"""
+
+import math
+from dataclasses import replace
+
+from orchestrator.plan.architecture import DENSENETS
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.footprint import footprint
+from orchestrator.plan.plan import Estimate, Execution, MemoryEstimate, Numerics, Placement, Plan, TimeEstimate
+from orchestrator.plan.rates import MeasuredRate, find_rate
+
+EVALUATION_SPEEDUP = 3.0
+"""Images evaluated in the time of one trained: a forward pass is about a third of forward and backward."""
+
+_FP32_BYTES = 4
+_CAST_BYTES = 2  # autocast keeps the weights in 16 bits besides
+
+
+def estimate(numerics: Numerics, execution: Execution, placement: Placement, cluster: ClusterShape) -> Estimate:
+    """Time from the table of published rates, and memory from the architecture; None for what isn't known."""
+    rate = find_rate(numerics, placement, cluster.gpu_type)
+    return Estimate(
+        time=estimate_time(numerics, execution, placement, cluster, rate) if rate else None,
+        memory=estimate_memory(numerics, execution, placement),
+    )
+
+
+def with_measured_rate(plan: Plan, rate: MeasuredRate, cluster: ClusterShape) -> Plan:
+    """The plan with its time estimated from a rate measured on the target, such as by a probe."""
+    time = estimate_time(plan.numerics, plan.execution, plan.placement, cluster, rate)
+    return replace(plan, estimate=replace(plan.estimate, time=time))
+
+
+def estimate_time(
+    numerics: Numerics, execution: Execution, placement: Placement, cluster: ClusterShape, rate: MeasuredRate
+) -> TimeEstimate:
+    """How long the run takes if each worker trains at `rate`, scaled linearly to its CPU cores where it has no GPU."""
+    cores, basis = _cores_of_worker(placement, cluster), rate.source
+    worker_rate = rate.images_per_s
+    if rate.num_cores is not None and cores != rate.num_cores:
+        worker_rate *= cores / rate.num_cores
+        basis += f"; scaled from {rate.num_cores} to {cores:.2g} CPU cores a worker"
+    busiest = max(placement.images_per_rank)
+    step_s = busiest / worker_rate
+    training_s = numerics.num_train_images / numerics.global_batch_size * step_s
+    evaluation_s = numerics.num_val_images / (placement.world_size * worker_rate * EVALUATION_SPEEDUP)
+    total_s = training_s * numerics.epochs + evaluation_s * len(execution.evaluation_steps)
+    return TimeEstimate(
+        basis=f"{rate.images_per_s:.4g} images/s: {basis}; communication and loading not counted",
+        images_per_s=numerics.global_batch_size / step_s,
+        step_s=step_s,
+        epoch_h=(training_s + evaluation_s) / 3600,
+        total_h=total_s / 3600,
+        gpu_hours=total_s / 3600 * placement.world_size * placement.gpus_per_worker,
+    )
+
+
+def estimate_memory(numerics: Numerics, execution: Execution, placement: Placement) -> MemoryEstimate | None:
+    """What one worker holds at its peak; None for networks that can't be counted without torch."""
+    architecture = DENSENETS.get(numerics.model.name)
+    if architecture is None:
+        return None
+    side = numerics.train_transform.image_size
+    cost = footprint(architecture, num_classes=numerics.num_classes, image_size=side)
+    bytes_per_parameter = 3 * _FP32_BYTES + (0 if numerics.precision == "fp32" else _CAST_BYTES)
+    images = largest_micro_batch(numerics, placement)
+    activations = cost.activation_bytes_per_image(numerics.precision, memory_efficient=execution.memory_efficient)
+    image_values = 3 * side**2
+    return MemoryEstimate(
+        basis="what autograd keeps, counted from the architecture; not counted: workspace of convolutions, Python, "
+        "torch and CUDA themselves",
+        weights_bytes=cost.num_parameters * bytes_per_parameter,
+        activations_bytes=images * activations,
+        images_bytes=images * image_values * (execution.prefetch + 1 + _FP32_BYTES),
+    )
+
+
+def largest_micro_batch(numerics: Numerics, placement: Placement) -> int:
+    """The most images that a worker passes through the network at once."""
+    group = math.ceil(numerics.global_batch_size / numerics.batch_norm_groups)
+    fewest_parts = min(share.num_parts for shares in placement.group_shares for share in shares)
+    return math.ceil(group / fewest_parts)
+
+
+def _cores_of_worker(placement: Placement, cluster: ClusterShape) -> float:
+    """CPU cores that a worker really has: its threads, or its part of the cores where those are fewer."""
+    return min(placement.compute_threads, cluster.num_cpus / placement.world_size)

@@ -1,0 +1,93 @@
+"""What a person should know about a plan: what was assumed, what is unknown, what is wasted, and what to do."""
+
+from collections.abc import Iterator
+
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.plan import Estimate, Numerics, Placement
+from orchestrator.plan.rates import known_devices
+from orchestrator.recipe.schema import Recipe
+
+
+def plan_notes(
+    recipe: Recipe, cluster: ClusterShape, numerics: Numerics, placement: Placement, estimate: Estimate
+) -> Iterator[str]:
+    """All notes on a plan, as sentences."""
+    yield from _data(recipe, numerics)
+    yield from _groups(numerics, placement)
+    yield from _devices(cluster, placement)
+    yield from _schedule(numerics)
+    yield from _estimates(cluster, numerics, placement, estimate)
+
+
+def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
+    if numerics.data_fingerprint is None:
+        where = f"{recipe.data.root} is not here" if recipe.data.root else "data.root is not set"
+        yield (
+            f"The data has not been read ({where}): its size is what the recipe expects, and the numerics fingerprint "
+            "will change with the data's. Launching needs --set data.root=FOLDER."
+        )
+    expected = recipe.data.expected
+    if expected is not None:
+        for what, found, should_be in (
+            ("training images", numerics.num_train_images, expected.train_images),
+            ("validation images", numerics.num_val_images, expected.val_images),
+        ):
+            if found != should_be:
+                yield f"The data has {found:,} {what}; the recipe expects {should_be:,}."
+
+
+def _groups(numerics: Numerics, placement: Placement) -> Iterator[str]:
+    groups, ranks = numerics.batch_norm_groups, placement.world_size
+    if ranks > groups:
+        yield (
+            f"{ranks} workers share {groups} batch-norm groups: a group's statistics are synchronised between the "
+            "workers that hold it, in every layer."
+        )
+    busiest, idlest = max(placement.images_per_rank), min(placement.images_per_rank)
+    if groups % ranks and ranks < groups:
+        shares = "/".join(str(len(shares)) for shares in placement.group_shares)
+        best = max(n for n in range(1, ranks) if groups % n == 0)
+        yield (
+            f"{ranks} workers take {shares} of the {groups} batch-norm groups: the last ones wait while the first "
+            f"compute. With {best} or {groups} workers none would wait."
+        )
+    elif busiest > idlest:
+        yield f"The workers' parts of a step are of {idlest} to {busiest} images: some wait for the others."
+
+
+def _devices(cluster: ClusterShape, placement: Placement) -> Iterator[str]:
+    free_gpus = cluster.num_gpus - placement.world_size * placement.gpus_per_worker
+    if free_gpus > 0:
+        yield f"{free_gpus} of the cluster's {cluster.num_gpus} GPUs stay free."
+    if placement.device == "cpu" and placement.world_size * placement.compute_threads > cluster.num_cpus:
+        yield f"{placement.world_size} workers share {cluster.num_cpus} CPU cores and slow each other down."
+
+
+def _schedule(numerics: Numerics) -> Iterator[str]:
+    lost = [step for step in numerics.milestones_steps if not 0 < step < numerics.num_steps]
+    if lost:
+        yield (
+            f"The run is so short that milestones fall on its first or last step ({', '.join(map(str, lost))} of "
+            f"{numerics.num_steps})."
+        )
+
+
+def _estimates(cluster: ClusterShape, numerics: Numerics, placement: Placement, estimate: Estimate) -> Iterator[str]:
+    if estimate.time is None:
+        device = (cluster.gpu_type or "this GPU") if placement.device == "cuda" else "a CPU"
+        settings = numerics.precision + (", channels_last" if numerics.channels_last else "")
+        known = ", ".join(known_devices(numerics))
+        yield (
+            f"Time is unknown: no rate of {numerics.model.name} on {device} ({settings}) has been published"
+            f"{f'; there are rates on {known}' if known else ''}. "
+            "`dnctl plan --probe`, run on such a machine, measures one."
+        )
+    memory = estimate.memory
+    if memory is None:
+        yield f"Memory is unknown: {numerics.model.name} can't be counted without torch."
+    elif cluster.gpu_memory_bytes is not None and memory.total_bytes > cluster.gpu_memory_bytes:
+        yield (
+            f"A worker needs more memory than a GPU has ({memory.total_bytes / 2**30:.1f} of "
+            f"{cluster.gpu_memory_bytes / 2**30:.1f} GiB): set model.memory_efficient=true, or take more workers than "
+            "groups, which splits groups."
+        )

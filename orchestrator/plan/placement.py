@@ -1,0 +1,72 @@
+"""Which workers a run has on a cluster, and what each computes."""
+
+from collections.abc import Iterator, Mapping
+
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.groups import GroupShare, group_shares, split_evenly
+from orchestrator.plan.plan import Placement
+from orchestrator.recipe.schema import Recipe
+
+
+def resolve_placement(recipe: Recipe, *, cluster: ClusterShape, versions: Mapping[str, str]) -> Placement:
+    """The workers of a run; needs a recipe and a cluster without `placement_faults`."""
+    workers, gpus, cpus = _workers(recipe, cluster), _gpus(recipe, cluster), _cpus(recipe, cluster)
+    train = recipe.train
+    shares = tuple(
+        group_shares(num_groups=train.batch_norm_groups, world_size=workers, rank=rank) for rank in range(workers)
+    )
+    return Placement(
+        world_size=workers,
+        device="cuda" if gpus else "cpu",
+        gpus_per_worker=gpus,
+        cpus_per_worker=cpus,
+        compute_threads=max(1, cpus),
+        group_shares=shares,
+        images_per_rank=tuple(
+            _num_images(of_rank, train.global_batch_size, train.batch_norm_groups) for of_rank in shares
+        ),
+        versions=dict(versions),
+    )
+
+
+def placement_faults(recipe: Recipe, cluster: ClusterShape) -> Iterator[str]:
+    """What the recipe asks for and the cluster never has."""
+    workers, gpus, cpus = _workers(recipe, cluster), _gpus(recipe, cluster), _cpus(recipe, cluster)
+    if gpus and not cluster.num_gpus:
+        yield (
+            f"{recipe.where('cluster.gpus_per_worker')}: found {gpus}, but the cluster has no GPU ({cluster}); "
+            "allowed: 0 or auto"
+        )
+    elif workers * gpus > cluster.num_gpus:
+        yield (
+            f"{recipe.where('cluster.workers')}: found {workers} workers with a GPU each, but the cluster never has "
+            f"more than {cluster.num_gpus} ({cluster}); allowed: at most {cluster.num_gpus}, or auto"
+        )
+    if workers * cpus > cluster.num_cpus:
+        yield (
+            f"{recipe.where('cluster.cpus_per_worker')}: found {cpus} CPU cores for each of {workers} workers, but the "
+            f"cluster never has more than {cluster.num_cpus} ({cluster}); "
+            f"allowed: at most {cluster.num_cpus // workers}, or auto"
+        )
+
+
+def _workers(recipe: Recipe, cluster: ClusterShape) -> int:
+    if recipe.cluster.workers != "auto":
+        return recipe.cluster.workers
+    devices = cluster.num_gpus if _gpus(recipe, cluster) else cluster.num_cpus
+    return max(1, min(devices, recipe.train.batch_norm_groups))
+
+
+def _gpus(recipe: Recipe, cluster: ClusterShape) -> int:
+    gpus = recipe.cluster.gpus_per_worker
+    return min(1, cluster.num_gpus) if gpus == "auto" else gpus
+
+
+def _cpus(recipe: Recipe, cluster: ClusterShape) -> int:
+    cpus = recipe.cluster.cpus_per_worker
+    return cluster.num_cpus // _workers(recipe, cluster) if cpus == "auto" else cpus
+
+
+def _num_images(shares: tuple[GroupShare, ...], batch_size: int, num_groups: int) -> int:
+    groups = split_evenly(batch_size, num_groups)
+    return sum(len(split_evenly(len(groups[share.group]), share.num_parts)[share.part]) for share in shares)

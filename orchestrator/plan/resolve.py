@@ -1,0 +1,196 @@
+"""From a recipe, a cluster and a data set to a plan: every `auto` is decided here, once, and every number derived.
+
+What can't work is reported together, in one PlanError.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.errors import NotFoundError, PlanError
+from orchestrator.plan.architecture import TIMM_PREFIX, find_architecture, known_model
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.estimate import estimate
+from orchestrator.plan.notes import plan_notes
+from orchestrator.plan.placement import placement_faults, resolve_placement
+from orchestrator.plan.plan import (
+    EvalTransformPlan,
+    Execution,
+    ModelPlan,
+    Numerics,
+    OptimizerPlan,
+    Placement,
+    Plan,
+    TrainTransformPlan,
+)
+from orchestrator.recipe.checks import contradictions
+from orchestrator.recipe.schema import Recipe
+
+PREFETCH = 2
+"""Micro-batches that a loader prepares ahead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetFacts:
+    """What a plan must know of a data set; fingerprint None for one that has not been read."""
+
+    num_train_images: int
+    num_val_images: int
+    num_classes: int
+    fingerprint: str | None
+
+
+def resolve(
+    recipe: Recipe,
+    *,
+    cluster: ClusterShape,
+    dataset: DatasetFacts | None,
+    versions: Mapping[str, str],
+    loader_available: Literal["dali", "pytorch"],
+) -> Plan:
+    """The plan of a run of `recipe` on `cluster`.
+
+    dataset: None if the data can't be read here; then the size that the recipe expects is taken.
+    loader_available: the faster loader that the cluster's nodes have.
+    Raises PlanError with everything that can't work.
+    """
+    facts = dataset or _expected(recipe)
+    faults = [*recipe_faults(recipe), *placement_faults(recipe, cluster), *_data_faults(recipe, facts)]
+    if recipe.data.loader == "dali" and loader_available != "dali":
+        faults.append(f"{recipe.where('data.loader')}: DALI is not installed; install it, or set it to auto or pytorch")
+    if faults or facts is None:
+        raise _error(faults)
+    placement = resolve_placement(recipe, cluster=cluster, versions=versions)
+    numerics = _numerics(recipe, facts, placement, loader_available)
+    execution = resolve_execution(recipe, numerics, placement)
+    estimated = estimate(numerics, execution, placement, cluster)
+    return Plan(
+        numerics=numerics,
+        execution=execution,
+        placement=placement,
+        learning_rates=numerics.schedule.segments(numerics.num_steps),
+        estimate=estimated,
+        notes=tuple(plan_notes(recipe, cluster, numerics, placement, estimated)),
+    )
+
+
+def recipe_faults(recipe: Recipe) -> Iterator[str]:
+    """What can't work on any cluster."""
+    for contradiction in contradictions(recipe):
+        yield f"{recipe.where(contradiction.keys[0])}: {contradiction.message}"
+    model = recipe.model
+    if not known_model(model.name):
+        try:
+            find_architecture(model.name)
+        except NotFoundError as error:
+            yield f"{recipe.where('model.name')}: {error}"
+    if model.name.startswith(TIMM_PREFIX):
+        for key, is_set in {"drop_rate": model.drop_rate > 0, "memory_efficient": model.memory_efficient}.items():
+            if is_set:
+                yield f"{recipe.where(f'model.{key}')}: timm's own models are trained as they are; leave it out"
+
+
+def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) -> Execution:
+    """How the run is carried out on this placement."""
+    every_epoch = numerics.steps_per_epoch
+    threads = recipe.data.num_threads
+    return Execution(
+        log_every_steps=recipe.train.log_every_steps,
+        eval_every_epochs=recipe.eval.every_epochs,
+        eval_batch_size=recipe.eval.batch_size,
+        evaluation_steps=_every(recipe.eval.every_epochs * every_epoch, numerics.num_steps),
+        checkpoint_every_epochs=recipe.checkpoint.every_epochs,
+        checkpoint_every_minutes=recipe.checkpoint.every_minutes,
+        checkpoint_steps=_every(recipe.checkpoint.every_epochs * every_epoch, numerics.num_steps),
+        keep_last=recipe.checkpoint.keep_last,
+        keep_best=recipe.checkpoint.keep_best,
+        memory_efficient=recipe.model.memory_efficient,
+        loader_threads=max(1, placement.cpus_per_worker) if threads == "auto" else threads,
+        prefetch=PREFETCH,
+        max_failures=recipe.cluster.max_failures,
+    )
+
+
+def _numerics(
+    recipe: Recipe, facts: DatasetFacts, placement: Placement, loader: Literal["dali", "pytorch"]
+) -> Numerics:
+    data, train = recipe.data, recipe.train
+    loader = loader if data.loader == "auto" else data.loader
+    steps_per_epoch = math.ceil(facts.num_train_images / train.global_batch_size)
+    num_steps = steps_per_epoch * train.epochs
+    return Numerics(
+        seed=recipe.seed,
+        data_fingerprint=facts.fingerprint,
+        num_train_images=facts.num_train_images,
+        num_val_images=facts.num_val_images,
+        num_classes=recipe.model.num_classes or facts.num_classes,
+        loader=loader,
+        decoder="mixed" if loader == "dali" and placement.device == "cuda" else "cpu",
+        train_transform=TrainTransformPlan(**data.train.model_dump()),
+        eval_transform=EvalTransformPlan(**data.eval.model_dump()),
+        mean=data.mean,
+        std=data.std,
+        model=ModelPlan(name=recipe.model.name, drop_rate=recipe.model.drop_rate, init=recipe.model.init),
+        epochs=train.epochs,
+        global_batch_size=train.global_batch_size,
+        batch_norm_groups=train.batch_norm_groups,
+        steps_per_epoch=steps_per_epoch,
+        last_batch_size=facts.num_train_images - (steps_per_epoch - 1) * train.global_batch_size,
+        num_steps=num_steps,
+        precision=train.precision,
+        channels_last=train.channels_last,
+        deterministic=train.deterministic,
+        optimizer=OptimizerPlan(**train.optimizer.model_dump()),
+        milestones_steps=_milestones(train.schedule.milestones, steps_per_epoch, num_steps),
+        gamma=train.schedule.gamma,
+        warmup_steps=round(train.schedule.warmup_epochs * steps_per_epoch),
+        label_smoothing=train.label_smoothing,
+        clip_grad_norm=train.clip_grad_norm,
+    )
+
+
+def _milestones(milestones: Sequence[float], steps_per_epoch: int, num_steps: int) -> tuple[int, ...]:
+    """Milestones in steps: whole numbers are epochs, others are fractions of the run, to the nearest step."""
+    return tuple(
+        milestone * steps_per_epoch if isinstance(milestone, int) else round(milestone * num_steps)
+        for milestone in milestones
+    )
+
+
+def _every(interval: int, num_steps: int) -> tuple[int, ...]:
+    """Multiples of the interval within the run, and the run's end."""
+    return (*range(interval, num_steps, interval), num_steps)
+
+
+def _expected(recipe: Recipe) -> DatasetFacts | None:
+    expected = recipe.data.expected
+    if expected is None:
+        return None
+    return DatasetFacts(
+        num_train_images=expected.train_images,
+        num_val_images=expected.val_images,
+        num_classes=expected.classes,
+        fingerprint=None,
+    )
+
+
+def _data_faults(recipe: Recipe, facts: DatasetFacts | None) -> Iterator[str]:
+    if facts is None:
+        yield (
+            f"{recipe.where('data.root')}: found {recipe.data.root or 'null'}, which can't be read here, and "
+            "data.expected doesn't say how large the data is; allowed: a folder with train/ and val/ in it"
+        )
+        return
+    classes = recipe.model.num_classes
+    if classes is not None and classes < facts.num_classes:
+        yield (
+            f"{recipe.where('model.num_classes')}: found {classes} for data of {facts.num_classes} classes; "
+            "allowed: null, or at least as many"
+        )
+
+
+def _error(faults: Sequence[str]) -> PlanError:
+    if len(faults) == 1:
+        return PlanError(faults[0])
+    return PlanError(f"There are {len(faults)} reasons why this can't run:\n" + "\n".join(f"  {f}" for f in faults))
