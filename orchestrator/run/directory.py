@@ -4,7 +4,8 @@
       recipe.yaml  plan.json  state.json  lease.json
       attempts/<n>/owner.json           who took number n: an exclusive create, so there is one
       attempts/<n>/progress.json        the newest figures, for whoever asks
-      attempts/<n>/{metrics,events,controller}-<k>.jsonl
+      attempts/<n>/{metrics,events}-<k>.jsonl
+      attempts/<n>/ending.json          how it ended, if its workers could say
       attempts/<n>/logs/                one file a rank, one for the driver
       checkpoints/step-<step>.<n>/
       requests/                         what commands ask of the run
@@ -37,6 +38,16 @@ class AttemptDirectory:
     def progress(self) -> Path:
         """The newest figures."""
         return self.path / "progress.json"
+
+    @property
+    def ending(self) -> Path:
+        """How it ended."""
+        return self.path / "ending.json"
+
+    @property
+    def worker_failures(self) -> list[Path]:
+        """A file for each time that its workers failed, oldest first."""
+        return sorted(self.path.glob("worker-failure-*.json"))
 
     @property
     def logs(self) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
-from time import time
+from time import sleep, time
 
 from orchestrator.errors import StorageError
 from orchestrator.run import files
@@ -42,6 +42,17 @@ def read_lease(path: Path) -> Lease | None:
         return Lease(**files.read_json(path))
     except (FileNotFoundError, StorageError, TypeError):
         return None
+
+
+def living_holder(path: Path) -> Lease | None:
+    """The holder of a lease if it turns out to be alive; waits until the lease is renewed or has expired."""
+    seen = read_lease(path)
+    while seen is not None and seen.is_live(time()):
+        sleep(0.2)
+        current = read_lease(path)
+        if current is not None and current.renewed_at != seen.renewed_at:
+            return current
+    return None
 
 
 class LeaseKeeper:

@@ -1,0 +1,74 @@
+"""The command `dnctl`: its commands, and how an error becomes a message and an exit code.
+
+Modules of commands import what is heavy (torch, Ray, DALI) inside the command that needs it, so that `--help` and what
+only reads files start in a fraction of a second.
+"""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from orchestrator import __version__
+from orchestrator.cli import cluster, data, doctor, eval, launch, model, plan, recipe, runs
+from orchestrator.cli.output import stderr
+from orchestrator.errors import DnctlError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="dnctl",
+    help="Train DenseNets on ImageNet across machines that may go away.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command(name="launch")(launch.launch)
+app.command(name="resume")(launch.resume)
+app.command(name="plan")(plan.plan)
+app.command(name="list")(runs.list_runs)
+app.command(name="status")(runs.status)
+app.command(name="stop")(runs.stop)
+app.command(name="eval")(eval.evaluate_model)
+app.add_typer(data.app, name="data", help="Make and check data sets.")
+app.add_typer(recipe.app, name="recipe", help="See and check recipes.")
+app.add_typer(model.app, name="model", help="See the networks there are.")
+app.add_typer(cluster.app, name="cluster", help="The Ray cluster of this machine.")
+app.command(name="doctor")(doctor.doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dnctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside to stderr.")] = False,
+) -> None:
+    """Options before the command."""
+    level = logging.INFO if verbose else logging.ERROR
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def main() -> None:
+    """Run the command line; every deliberate error ends as one message on stderr and its exit code."""
+    try:
+        app()
+    except DnctlError as error:
+        stderr.print("[bold red]error[/bold red]:", end=" ")
+        stderr.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        stderr.print("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

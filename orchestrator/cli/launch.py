@@ -1,0 +1,148 @@
+"""`dnctl launch` and `dnctl resume`: from a recipe to a running job, and back to one that stopped."""
+
+from datetime import UTC, datetime
+from time import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.follow import Followed, exit_code, follow
+from orchestrator.cli.output import JsonOption, console, print_json, stderr
+from orchestrator.cli.render_status import next_commands, render_status
+from orchestrator.cli.runs import RunArgument
+from orchestrator.cli.submit import submit
+from orchestrator.errors import UsageError
+from orchestrator.run.catalogue import find_run, new_run, storage_root
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.lease import living_holder
+from orchestrator.run.state import State
+from orchestrator.run.status import read_status
+
+if TYPE_CHECKING:
+    from orchestrator.engine.clusters import Cluster
+    from orchestrator.plan.plan import Plan
+    from orchestrator.recipe.schema import Recipe
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
+]
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="ADDRESS", help="The http:// address of a Ray dashboard, or 'local' (the default)."
+    ),
+]
+DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Submit and return; don't follow the run.")]
+
+
+def launch(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's file, or the name of a shipped one.")],
+    overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    name: Annotated[str | None, typer.Option("--name", help="What to call the run.")] = None,
+    detach: DetachOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Check a recipe, plan it, submit it and follow it to the end. Ctrl-C detaches and leaves the run going."""
+    from orchestrator.engine.clusters import named_cluster
+    from orchestrator.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    target = named_cluster(cluster)
+    plan = _plan_here(loaded) if target is None or dry_run else None
+    if dry_run:
+        assert plan is not None
+        _print_plan(plan, json_output=json_output)
+        return
+    run = new_run(storage_root(), name=name, recipe_name=loaded.name or "run", now=datetime.now(UTC).astimezone())
+    if run.exists():
+        _go_on(run, loaded, plan, target, detach=detach, json_output=json_output)
+        return
+    run.create(now=time())
+    submit(run, loaded, plan, target)
+    _finish(run, target, detach=detach, json_output=json_output)
+
+
+def resume(
+    run: RunArgument,
+    overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    detach: DetachOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Go on with a run that stopped, failed or was lost, at the step after its newest whole checkpoint."""
+    from orchestrator.engine.clusters import named_cluster
+    from orchestrator.recipe.load import load_recipe
+
+    directory = find_run(storage_root(), run)
+    loaded = load_recipe(directory.recipe, overrides or [])
+    target = named_cluster(cluster)
+    plan = _plan_here(loaded) if target is None else None
+    _go_on(directory, loaded, plan, target, detach=detach, json_output=json_output)
+
+
+def _plan_here(recipe: "Recipe") -> "Plan":
+    """The plan for this machine; its data is indexed, with a progress bar."""
+    from orchestrator.cli.progress import progress_bar
+    from orchestrator.engine.planning import make_plan
+    from orchestrator.plan.cluster import local_shape
+
+    with progress_bar("indexing images") as progress:
+        return make_plan(recipe, local_shape(), progress=progress)
+
+
+def _print_plan(plan: "Plan", *, json_output: bool) -> None:
+    from orchestrator.cli.render_plan import render_plan
+
+    if json_output:
+        typer.echo(plan.to_json())
+    else:
+        console.print(render_plan(plan))
+
+
+def _go_on(
+    run: RunDirectory,
+    recipe: "Recipe",
+    plan: "Plan | None",
+    target: "Cluster | None",
+    *,
+    detach: bool,
+    json_output: bool,
+) -> None:
+    """Resume a run that exists; follow it if it is running; refuse if it is finished or would compute otherwise."""
+    from orchestrator.engine.planning import load_plan, refuse_other_numerics
+
+    status = read_status(run, now=time())
+    if status.state is State.SUCCEEDED:
+        raise UsageError(
+            f"run {run.name} is finished: {status.reason}; see `dnctl status {run.name}`, "
+            "or launch under another --name"
+        )
+    before = load_plan(run)
+    if before is not None and plan is not None:
+        refuse_other_numerics(run, before, plan)
+    if status.state.is_active and living_holder(run.lease) is not None:
+        stderr.print(f"{run.name} is running; following it")
+    else:
+        stderr.print(f"going on with {run.name}, which was {status.state}: {status.reason}", markup=False)
+        run.stop_request.unlink(missing_ok=True)
+        submit(run, recipe, plan, target)
+    _finish(run, target, detach=detach, json_output=json_output)
+
+
+def _finish(run: RunDirectory, target: "Cluster | None", *, detach: bool, json_output: bool) -> None:
+    """Follow a submitted run to its end, or leave it to itself; the command exits with what the run came to."""
+    if not detach and follow(run) is Followed.DETACHED:
+        detach = True
+    status = read_status(run, now=time())
+    if json_output:
+        print_json(status.to_json())
+    elif detach:
+        console.print(f"[bold]{run.name}[/bold] goes on by itself. Next:")
+        for command in next_commands(status):
+            console.print(f"  {command}")
+    else:
+        console.print(render_status(status))
+    if not detach:
+        raise typer.Exit(exit_code(status))

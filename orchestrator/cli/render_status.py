@@ -1,0 +1,88 @@
+"""How one run's status looks on a terminal."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.output import human_time
+from orchestrator.run.state import State
+from orchestrator.run.status import RunStatus
+
+_STYLES = {
+    State.SUCCEEDED: "green",
+    State.RUNNING: "cyan",
+    State.FAILED: "bold red",
+    State.LOST: "bold red",
+    State.STOPPED: "yellow",
+    State.STOPPING: "yellow",
+    State.RECOVERING: "yellow",
+}
+
+
+def state_text(state: State) -> Text:
+    """A state in its colour; the word says it all without."""
+    return Text(str(state), style=_STYLES.get(state, ""))
+
+
+def accuracy(percent: float | None) -> str:
+    """An accuracy with two digits, or a dash."""
+    return "–" if percent is None else f"{percent:.2f}"
+
+
+def position(done: int, total: int) -> str:
+    """'3/90'."""
+    return f"{done}/{total}"
+
+
+def next_commands(status: RunStatus) -> list[str]:
+    """What a person would type next."""
+    name = status.run.name
+    if status.state is State.SUCCEEDED:
+        return [f"dnctl eval {name}", "dnctl list"]
+    if status.state in (State.STOPPED, State.FAILED, State.LOST):
+        return [f"dnctl resume {name}"]
+    return [f"dnctl status {name}", f"dnctl stop {name}"]
+
+
+def render_status(status: RunStatus) -> RenderableType:
+    """A table of what is known, and the commands that come next."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("run", Text(status.run.name, style="bold"))
+    table.add_row("state", Text.assemble(state_text(status.state), "  ", status.reason))
+    table.add_row("attempt", _attempt(status))
+    for row in _progress_rows(status):
+        table.add_row(*row)
+    table.add_row("directory", str(status.run.path))
+    table.add_row("logs", str(status.run.attempt(status.record.attempt).logs))
+    return Group(table, Text("next: " + "   ".join(next_commands(status)), style="dim"))
+
+
+def _attempt(status: RunStatus) -> str:
+    recoveries = max(status.record.attempt - 1, 0)
+    return f"{status.record.attempt}" + (f" (went on {recoveries} times)" if recoveries > 1 else "")
+
+
+def _progress_rows(status: RunStatus) -> list[tuple[str, str]]:
+    progress = status.progress
+    if progress is None:
+        return []
+    rows = [
+        (
+            "step",
+            f"{position(progress.step, progress.num_steps)}, epoch {progress.epoch} of {progress.num_epochs} done",
+        ),
+        ("workers", str(progress.world_size)),
+    ]
+    if progress.loss is not None and progress.learning_rate is not None:
+        rows.append(("loss", f"{progress.loss:.4f} at learning rate {progress.learning_rate:g}"))
+    if progress.top1 is not None:
+        validation = f"top-1 {accuracy(progress.top1)} %, top-5 {accuracy(progress.top5)} %"
+        rows.append(("validation", f"{validation}, best top-1 {accuracy(progress.best_top1)} %"))
+    if progress.images_per_s:
+        rows.append(("speed", f"{progress.images_per_s:.1f} images/s"))
+    if progress.eta_s and status.state is State.RUNNING:
+        rows.append(("time left", human_time(progress.eta_s)))
+    rows.append(("checkpoint", progress.last_checkpoint or "none yet"))
+    return rows

@@ -1,0 +1,105 @@
+"""Handing a run to a cluster, and ending its job at once. Talks to people on stderr only."""
+
+from dataclasses import replace
+from time import time
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.output import stderr
+from orchestrator.errors import ClusterError
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.state import State, write_state
+from orchestrator.run.status import RunStatus
+
+if TYPE_CHECKING:
+    from orchestrator.engine.clusters import Cluster
+    from orchestrator.plan.plan import Plan
+    from orchestrator.recipe.schema import Recipe
+
+
+def submit(run: RunDirectory, recipe: "Recipe", plan: "Plan | None", target: "Cluster | None") -> None:
+    """Write recipe and plan, and submit the run's driver as a job. The run is PENDING until the driver takes it.
+
+    plan: None if this machine can't see the data; the driver makes it then.
+    target: None for this machine's own cluster, which is started if need be.
+    """
+    from orchestrator.engine.jobs import JobClient
+    from orchestrator.engine.planning import write_plan, write_recipe
+
+    write_recipe(run, recipe)
+    if plan is not None:
+        write_plan(run, plan)
+    cluster = target or _local_cluster()
+    job_id = JobClient(cluster).submit(run)
+    record = replace(
+        run.read_state(),
+        state=State.PENDING,
+        reason="submitted",
+        updated_at=time(),
+        finished_at=None,
+        exit_code=None,
+        job_id=job_id,
+        cluster_address=None if cluster.is_local else cluster.jobs_address,
+    )
+    write_state(run.state, record)
+
+
+def _local_cluster() -> "Cluster":
+    from orchestrator.engine import clusters, local_cluster
+
+    running = clusters.running_local_cluster()
+    if running is not None:
+        return running
+    with stderr.status("starting a Ray cluster on this machine"):
+        cluster = clusters.started_local_cluster()
+    minutes = local_cluster.idle_minutes()
+    stderr.print(
+        f"Started a Ray cluster on this machine: on loopback, behind a token. It ends {minutes:g} minutes after its "
+        "last run, or now with `dnctl cluster down`."
+    )
+    return cluster
+
+
+def job_of(status: RunStatus) -> "tuple[Cluster, str] | None":
+    """The cluster and the id of a run's job; None if there is none, or if its cluster is gone."""
+    from orchestrator.engine.clusters import named_cluster, running_local_cluster
+
+    record = status.record
+    if record.job_id is None:
+        return None
+    cluster = named_cluster(record.cluster_address) if record.cluster_address else running_local_cluster()
+    return (cluster, record.job_id) if cluster is not None else None
+
+
+def end_at_once(status: RunStatus) -> None:
+    """End a run's job without a checkpoint; a run that nobody drives becomes STOPPED by this."""
+    from orchestrator.engine.jobs import JobClient
+
+    job = job_of(status)
+    if job is not None:
+        cluster, job_id = job
+        client = JobClient(cluster)
+        if not client.report(job_id).is_over:
+            client.end(job_id)
+            return
+    record = status.run.read_state()
+    if not record.state.is_finished:
+        ended = replace(record, state=State.STOPPED, reason="stopped at once", finished_at=time(), exit_code=6)
+        write_state(status.run.state, ended)
+
+
+def fault_of_pending(status: RunStatus) -> str | None:
+    """Why a run that no driver has taken up never will; None while there is hope."""
+    from orchestrator.engine.jobs import JobClient
+
+    job = job_of(status)
+    if job is None:
+        return "its cluster is gone"
+    cluster, job_id = job
+    try:
+        client = JobClient(cluster)
+        report = client.report(job_id)
+        if not report.is_over:
+            return None
+        return f"its job ended before it began ({report.message}):\n{client.log_tail(job_id)}"
+    except ClusterError as error:
+        return str(error)

@@ -1,0 +1,167 @@
+"""The driver of a run: the entry point of its Ray job, run as `python -m orchestrator.engine.driver RUN_DIRECTORY`.
+
+It holds the run's lease, is the only writer of state.json while it does, and may be started again at any time: then it
+takes the next attempt number, which shuts out whatever is left of the one before, and training goes on from the newest
+whole checkpoint.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Event, RLock, Thread
+from time import time
+
+from orchestrator.errors import ClusterError, DnctlError
+from orchestrator.run import files
+from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.ending import Ending, failure, read_ending
+from orchestrator.run.lease import LeaseKeeper, living_holder
+from orchestrator.run.progress import read_progress
+from orchestrator.run.state import State, write_state
+
+_log = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 0.5
+_FINAL_STATE = {"finished": State.SUCCEEDED, "stopped": State.STOPPED, "failed": State.FAILED}
+
+Fit = Callable[[RunDirectory, AttemptDirectory, str], None]
+"""Trains until the end: (run, first attempt, holder). How it ended is in the newest attempt's ending.json."""
+
+
+def main() -> int:
+    """Drive the run that the command line names, with Ray."""
+    from orchestrator.engine.trainer import fit_with_ray  # imports ray
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    return drive(RunDirectory(Path(sys.argv[1])), fit_with_ray)
+
+
+def drive(run: RunDirectory, fit: Fit) -> int:
+    """Take the run over, train, and record how it ended; returns the exit code that belongs to that."""
+    _refuse_while_driven(run)
+    holder = secrets.token_hex(8)
+    attempt = run.claim_attempt(holder)
+    log_file = logging.FileHandler(attempt.logs / "driver.log")
+    log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(log_file)
+    keeper = LeaseKeeper(run.lease, holder=holder, newest_attempt=run.newest_attempt)
+    recorder = _StateRecorder(run, attempt, keeper.taken_over)
+    try:
+        ending = _fit(run, attempt, holder, fit)
+        recorder.close()
+        if keeper.taken_over.is_set():
+            _log.warning("the run was taken over by a newer attempt; this driver writes nothing more")
+            return ClusterError.exit_code
+        recorder.write(_FINAL_STATE[ending.outcome], ending.reason, exit_code=ending.exit_code)
+        return ending.exit_code
+    finally:
+        keeper.close()
+        logging.getLogger().removeHandler(log_file)
+        log_file.close()
+
+
+def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit) -> Ending:
+    try:
+        fit(run, attempt, holder)
+    except DnctlError as error:
+        return failure(error)
+    except Exception as error:  # whatever Ray raises: the run has failed, and state.json must say so
+        _log.exception("training failed")
+        said = read_ending(run.attempt(run.newest_attempt()[0]))
+        return said or Ending(outcome="failed", reason=_first_line(error), exit_code=DnctlError.exit_code)
+    newest = run.attempt(run.newest_attempt()[0])
+    return read_ending(newest) or Ending(
+        outcome="failed", reason=f"the workers ended without a word; see {newest.logs}", exit_code=1
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _refuse_while_driven(run: RunDirectory) -> None:
+    """Raise ClusterError if another driver is alive; waits for the lease of one that was killed just now."""
+    holder = living_holder(run.lease) if run.read_state().state.is_active else None
+    if holder is not None:
+        raise ClusterError(
+            f"run {run.name} is being driven by process {holder.process_id} on {holder.host}, attempt "
+            f"{holder.attempt}; `dnctl stop {run.name}` ends it"
+        )
+
+
+class _StateRecorder:
+    """Keeps state.json true while the run is driven: follows what workers leave in the run directory."""
+
+    def __init__(self, run: RunDirectory, attempt: AttemptDirectory, taken_over: Event) -> None:
+        self._run = run
+        self._taken_over = taken_over
+        self._lock = RLock()
+        self._closing = Event()
+        self._num_failures = 0
+        before = run.read_state()
+        self._record = replace(before, attempt=attempt.number, finished_at=None, exit_code=None)
+        self.write(State.STARTING, "starting the workers")
+        signal.signal(signal.SIGTERM, lambda *_: self._end_at_once())
+        self._thread = Thread(target=self._follow, name="state", daemon=True)
+        self._thread.start()
+
+    def write(self, state: State, reason: str, *, exit_code: int | None = None) -> None:
+        """Record a state, if it is news and the run is still ours."""
+        with self._lock:
+            attempt = self._run.newest_attempt()[0]
+            if (state, reason, attempt) == (self._record.state, self._record.reason, self._record.attempt):
+                return
+            if self._taken_over.is_set():
+                return
+            now = time()
+            self._record = replace(
+                self._record,
+                state=state,
+                reason=reason,
+                attempt=attempt,
+                updated_at=now,
+                finished_at=now if state.is_finished else None,
+                exit_code=exit_code,
+            )
+            write_state(self._run.state, self._record)
+
+    def close(self) -> None:
+        """Follow no more."""
+        self._closing.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        while not self._closing.wait(POLL_INTERVAL_S):
+            try:
+                self._look()
+            except DnctlError as error:
+                _log.warning("%s", error)
+
+    def _look(self) -> None:
+        attempt = self._run.attempt(self._run.newest_attempt()[0])
+        failures = attempt.worker_failures
+        if failures:
+            self.write(State.RECOVERING, files.read_json(failures[-1])["reason"])
+        elif (progress := read_progress(attempt.progress)) is not None:
+            if self._run.stop_request.exists():
+                self.write(State.STOPPING, "a stop was asked for: saving a checkpoint")
+            else:
+                self.write(State.RUNNING, progress.activity)
+
+    def _end_at_once(self) -> None:
+        """SIGTERM: the job is being stopped; there are seconds left."""
+        stop_asked_for = self._run.stop_request.exists()
+        state = State.STOPPED if stop_asked_for else State.FAILED
+        reason = "stopped at once, without a checkpoint" if stop_asked_for else "the cluster ended the driver (SIGTERM)"
+        self.write(state, reason, exit_code=6 if stop_asked_for else ClusterError.exit_code)
+        os._exit(143)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""From a recipe to a plan on a machine that sees the data: manifests made, everything resolved, differences refused."""
+
+from collections.abc import Callable
+
+from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.data.loader import available_loader
+from orchestrator.errors import RecipeError, UsageError
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.resolve import DatasetFacts, resolve
+from orchestrator.plan.versions import installed_versions
+from orchestrator.recipe.load import dump_recipe
+from orchestrator.recipe.schema import Recipe
+from orchestrator.run import files
+from orchestrator.run.directory import RunDirectory
+
+Progress = Callable[[int, int], None]
+
+
+def make_plan(recipe: Recipe, shape: ClusterShape, *, progress: Progress | None = None) -> Plan:
+    """Index the recipe's data and resolve everything. Raises DataError, PlanError or RecipeError."""
+    if recipe.data.root is None:
+        raise RecipeError("data.root: no data set is named; add --set data.root=/path/to/imagenet")
+    dataset = index_dataset(recipe.data.root, damaged=recipe.data.damaged, progress=progress)
+    return resolve(
+        recipe,
+        cluster=shape,
+        dataset=facts_of(dataset),
+        versions=installed_versions(),
+        loader_available=available_loader(),
+    )
+
+
+def facts_of(dataset: Dataset) -> DatasetFacts:
+    """What a plan needs to know of a data set."""
+    return DatasetFacts(
+        num_train_images=dataset.train.num_samples,
+        num_val_images=dataset.val.num_samples,
+        num_classes=len(dataset.classes),
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def load_or_make_plan(run: RunDirectory, recipe: Recipe, shape: ClusterShape) -> Plan:
+    """The run's plan; made now if the client that launched it couldn't see the data."""
+    plan = load_plan(run)
+    if plan is None:
+        plan = make_plan(recipe, shape)
+        write_plan(run, plan)
+    return plan
+
+
+def load_plan(run: RunDirectory) -> Plan | None:
+    """The run's plan; None before there is one. Raises StorageError."""
+    with files.translated("read", run.plan):
+        return Plan.from_json(run.plan.read_text()) if run.plan.exists() else None
+
+
+def write_plan(run: RunDirectory, plan: Plan) -> None:
+    """Fix the run's plan."""
+    files.write_atomically(run.plan, plan.to_json().encode())
+
+
+def write_recipe(run: RunDirectory, recipe: Recipe) -> None:
+    """Keep the recipe as it was launched."""
+    files.write_atomically(run.recipe, dump_recipe(recipe).encode())
+
+
+def refuse_other_numerics(run: RunDirectory, before: Plan, now: Plan) -> None:
+    """Raise UsageError, with each difference, if a run would go on computing something else."""
+    differences = now.numerics.differences(before.numerics)
+    if differences:
+        lines = [f"  {key}: now {ours!r}, the run began with {theirs!r}" for key, ours, theirs in differences]
+        raise UsageError(
+            f"run {run.name} can't go on with other numerics:\n" + "\n".join(lines) + "\n"
+            "put them back, or launch a new run under another name"
+        )

@@ -1,0 +1,79 @@
+"""The Ray Train trainer of a run: placement, worker groups and restarts are Ray's."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+
+from orchestrator.engine.planning import load_or_make_plan
+from orchestrator.engine.worker import WorkerTask, train_worker
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.recipe.load import load_recipe
+from orchestrator.run import files
+from orchestrator.run.directory import AttemptDirectory, RunDirectory
+
+_log = logging.getLogger(__name__)
+
+
+def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> None:
+    """Train a run on the Ray cluster that this process belongs to, to the end. Raises what Ray raises."""
+    ray.init(log_to_driver=False)
+    recipe = load_recipe(run.recipe)
+    plan = load_or_make_plan(run, recipe, cluster_shape())
+    files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
+    assert recipe.data.root is not None
+    task = WorkerTask(
+        run=run,
+        plan=plan,
+        holder=holder,
+        data_root=recipe.data.root,
+        damaged=recipe.data.damaged,
+    )
+    placement = plan.placement
+    trainer = ray.train.torch.TorchTrainer(
+        lambda: train_worker(task),
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=placement.world_size,
+            use_gpu=placement.device == "cuda",
+            resources_per_worker={"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"attempt-{attempt.number}",
+            storage_path=str(run.path / "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=plan.execution.max_failures),
+            callbacks=[_FailureRecorder(run.path)],
+        ),
+    )
+    trainer.fit()
+
+
+def cluster_shape() -> ClusterShape:
+    """What the connected cluster has."""
+    resources: dict[str, Any] = ray.cluster_resources()
+    gpu_types = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
+    return ClusterShape(
+        num_cpus=int(resources.get("CPU", 0)),
+        num_gpus=int(resources.get("GPU", 0)),
+        nodes=len(ray.nodes()),
+        gpu_type=gpu_types[0] if gpu_types else None,
+        address=ray.get_runtime_context().gcs_address,
+    )
+
+
+class _FailureRecorder(ray.train.UserCallback):  # type: ignore[misc]
+    """Notes in the run directory that workers failed, from Ray's controller, which is the first to know."""
+
+    def __init__(self, run_path: Path) -> None:
+        self._run = RunDirectory(run_path)
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        attempt = self._run.attempt(self._run.newest_attempt()[0])
+        rank, error = min(worker_exceptions.items(), key=lambda item: item[0])
+        lines = str(error).strip().splitlines()
+        reason = f"worker {rank} failed: {lines[-1] if lines else type(error).__name__}"
+        number = len(attempt.worker_failures)
+        files.write_json(attempt.path / f"worker-failure-{number:03d}.json", {"reason": reason})

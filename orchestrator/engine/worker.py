@@ -1,0 +1,110 @@
+"""One worker of a run: what Ray Train starts on each rank. Around the loop it sets up logs, data and the reporter."""
+
+import faulthandler
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray.train
+import ray.train.torch
+
+from orchestrator.data.index import Damaged, Dataset, index_dataset
+from orchestrator.errors import DataError, DnctlError
+from orchestrator.plan.plan import Plan
+from orchestrator.run import files
+from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.ending import Ending, failure, read_ending, record_ending
+from orchestrator.train.loop import Outcome, train
+from orchestrator.train.reporter import RunReporter, SilentReporter
+from orchestrator.train.world import World
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerTask:
+    """What a worker is told."""
+
+    run: RunDirectory
+    plan: Plan
+    holder: str
+    """The driver's name, under which workers that are started again claim the next attempt."""
+    data_root: str
+    damaged: Damaged
+
+
+def train_worker(task: WorkerTask) -> None:
+    """Train as one rank of Ray's worker group, to the end of the run."""
+    context = ray.train.get_context()
+    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=ray.train.torch.get_device())
+    attempt = _join_attempt(task, world)
+    if attempt is None:
+        return
+    _redirect_output(attempt.rank_log(world.rank))
+    try:
+        outcome = _train(task, attempt, world)
+    except DnctlError as error:
+        _log.error("%s", error)
+        record_ending(attempt, failure(error))
+        raise
+    if world.is_first:
+        record_ending(attempt, _ending(outcome, task.plan))
+
+
+def _join_attempt(task: WorkerTask, world: World) -> AttemptDirectory | None:
+    """The attempt that this group of workers is; None if the one before ended for good."""
+    number: int | None = None
+    if world.is_first:
+        newest = task.run.attempt(task.run.newest_attempt()[0])
+        if read_ending(newest) is None:
+            attempt = newest
+            while not files.create_exclusively(attempt.path / "workers.json", b"{}"):
+                attempt = task.run.claim_attempt(task.holder)  # an earlier group of workers had that number
+            number = attempt.number
+    number = world.broadcast(number)
+    return None if number is None else task.run.attempt(number)
+
+
+def _redirect_output(path: Path) -> None:
+    """Send all that this process prints, native libraries included, to its log in the run directory."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab", buffering=0) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    faulthandler.enable()
+    logging.captureWarnings(capture=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+
+
+def _train(task: WorkerTask, attempt: AttemptDirectory, world: World) -> Outcome:
+    dataset = _open_dataset(task)
+    if not world.is_first:
+        return train(task.plan, dataset, world, SilentReporter())
+    execution = task.plan.execution
+    reporter = RunReporter(
+        task.run, attempt=attempt.number, keep_last=execution.keep_last, keep_best=execution.keep_best
+    )
+    try:
+        return train(task.plan, dataset, world, reporter)
+    finally:
+        reporter.close()
+
+
+def _open_dataset(task: WorkerTask) -> Dataset:
+    dataset = index_dataset(task.data_root, damaged=task.damaged)
+    expected = task.plan.numerics.data_fingerprint
+    if dataset.fingerprint != expected:
+        raise DataError(
+            f"{task.data_root} is not the data that this run began with: its fingerprint is {dataset.fingerprint}, "
+            f"the plan says {expected}; put the data back as it was, or start a new run"
+        )
+    return dataset
+
+
+def _ending(outcome: Outcome, plan: Plan) -> Ending:
+    if outcome is Outcome.STOPPED:
+        return Ending(outcome="stopped", reason="stopped on request, with a checkpoint", exit_code=6)
+    return Ending(outcome="finished", reason=f"trained {plan.numerics.epochs} epochs", exit_code=0)

@@ -1,0 +1,39 @@
+"""How an attempt ended, as its workers say it: one file, and the first worker that knows writes it."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from orchestrator.errors import DnctlError, StorageError
+from orchestrator.run import files
+from orchestrator.run.directory import AttemptDirectory
+
+Outcome = Literal["finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """The end of an attempt that its workers brought about; one that crashed has none."""
+
+    outcome: Outcome
+    reason: str
+    exit_code: int
+
+
+def failure(error: DnctlError) -> Ending:
+    """The ending of an attempt that met an error which trying again wouldn't mend."""
+    return Ending(outcome="failed", reason=str(error), exit_code=error.exit_code)
+
+
+def record_ending(attempt: AttemptDirectory, ending: Ending) -> None:
+    """Say how the attempt ended, unless somebody has."""
+    content = json.dumps({"format_version": 1, **asdict(ending)}, indent=2).encode()
+    files.create_exclusively(attempt.ending, content)
+
+
+def read_ending(attempt: AttemptDirectory) -> Ending | None:
+    """How the attempt ended; None while it goes on, or if nobody could say."""
+    try:
+        return Ending(**files.read_json(attempt.ending))
+    except (FileNotFoundError, StorageError, TypeError):
+        return None
