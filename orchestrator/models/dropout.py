@@ -50,16 +50,15 @@ class SampleDropout(nn.Module):
             return features
         if self.keys is None:
             return F.dropout(features, self.p)
-        threshold = self._threshold
-        scaled = features * (_LEVELS / (_LEVELS - threshold))
-        return scaled.masked_fill(self.dropped(features.shape, self.keys), 0.0)
+        scale = _LEVELS / (_LEVELS - self._threshold)
+        return features * self.kept(features.shape, self.keys) * scale
 
     @property
     def _threshold(self) -> int:
         return min(round(self.p * _LEVELS), _LEVELS - 1)
 
-    def dropped(self, shape: torch.Size, keys: SampleKeys) -> Tensor:
-        """The mask of values to zero: bool[shape], contiguous. shape: [n, ...] with n samples in keys."""
+    def kept(self, shape: torch.Size, keys: SampleKeys) -> Tensor:
+        """Which values stay: bool[shape], contiguous. shape: [n, ...] with n samples in keys."""
         if shape[0] != len(keys.indices):
             raise ValueError(f"the batch holds {shape[0]} samples, but {len(keys.indices)} were announced")
         num_values = shape[1:].numel()
@@ -73,7 +72,7 @@ class SampleDropout(nn.Module):
             ),
             key_from_seed(keys.seed),
         )
-        lanes = [lane < self._threshold for word in words for lane in (word & (_LEVELS - 1), word >> 16)]
+        lanes = [lane >= self._threshold for word in words for lane in (word & (_LEVELS - 1), word >> 16)]
         return torch.stack(lanes, dim=-1).flatten(1)[:, :num_values].reshape(shape)
 
     def extra_repr(self) -> str:
