@@ -11,7 +11,7 @@ from orchestrator.plan.architecture import DENSENETS
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.footprint import footprint
 from orchestrator.plan.plan import Estimate, Execution, MemoryEstimate, Numerics, Placement, Plan, TimeEstimate
-from orchestrator.plan.rates import MeasuredRate, find_rate
+from orchestrator.plan.rates import MeasuredRate, find_rate, known_devices
 
 EVALUATION_SPEEDUP = 3.0
 """Images evaluated in the time of one trained: a forward pass is about a third of forward and backward."""
@@ -20,19 +20,32 @@ _FP32_BYTES = 4
 _CAST_BYTES = 2  # autocast keeps the weights in 16 bits besides
 
 
-def estimate(numerics: Numerics, execution: Execution, placement: Placement, cluster: ClusterShape) -> Estimate:
-    """Time from the table of published rates, and memory from the architecture; None for what isn't known."""
-    rate = find_rate(numerics, placement, cluster.gpu_type)
+def estimate(
+    numerics: Numerics,
+    execution: Execution,
+    placement: Placement,
+    cluster: ClusterShape,
+    rate: MeasuredRate | None = None,
+) -> Estimate:
+    """What the run will take.
+
+    rate: measured on the target, such as by a probe; None: looked up in the table of published rates.
+    """
+    rate = rate or find_rate(numerics, placement, cluster.gpu_type)
+    memory = estimate_memory(numerics, execution, placement)
+    unknown = [] if rate else [_why_time_is_unknown(numerics, placement, cluster)]
+    if memory is None:
+        unknown.append(f"Memory is unknown: {numerics.model.name} can't be counted without torch.")
     return Estimate(
         time=estimate_time(numerics, execution, placement, cluster, rate) if rate else None,
-        memory=estimate_memory(numerics, execution, placement),
+        memory=memory,
+        unknown=tuple(unknown),
     )
 
 
 def with_measured_rate(plan: Plan, rate: MeasuredRate, cluster: ClusterShape) -> Plan:
-    """The plan with its time estimated from a rate measured on the target, such as by a probe."""
-    time = estimate_time(plan.numerics, plan.execution, plan.placement, cluster, rate)
-    return replace(plan, estimate=replace(plan.estimate, time=time))
+    """The plan with its time estimated from a rate measured on the target."""
+    return replace(plan, estimate=estimate(plan.numerics, plan.execution, plan.placement, cluster, rate))
 
 
 def estimate_time(
@@ -89,3 +102,13 @@ def largest_micro_batch(numerics: Numerics, placement: Placement) -> int:
 def _cores_of_worker(placement: Placement, cluster: ClusterShape) -> float:
     """CPU cores that a worker really has: its threads, or its part of the cores where those are fewer."""
     return min(placement.compute_threads, cluster.num_cpus / placement.world_size)
+
+
+def _why_time_is_unknown(numerics: Numerics, placement: Placement, cluster: ClusterShape) -> str:
+    device = (cluster.gpu_type or "this GPU") if placement.device == "cuda" else "a CPU"
+    settings = numerics.precision + (", channels_last" if numerics.channels_last else "")
+    known = ", ".join(known_devices(numerics))
+    return (
+        f"Time is unknown: there is no measured rate of {numerics.model.name} on {device} ({settings})"
+        f"{f', only on {known}' if known else ''}. `dnctl plan --probe`, run on such a machine, measures one."
+    )

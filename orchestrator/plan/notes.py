@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.plan import Estimate, Numerics, Placement
-from orchestrator.plan.rates import known_devices
 from orchestrator.recipe.schema import Recipe
 
 
@@ -16,7 +15,7 @@ def plan_notes(
     yield from _groups(numerics, placement)
     yield from _devices(cluster, placement)
     yield from _schedule(numerics)
-    yield from _estimates(cluster, numerics, placement, estimate)
+    yield from _memory(cluster, estimate)
 
 
 def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
@@ -24,7 +23,7 @@ def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
         where = f"{recipe.data.root} is not here" if recipe.data.root else "data.root is not set"
         yield (
             f"The data has not been read ({where}): its size is what the recipe expects, and the numerics fingerprint "
-            "will change with the data's. Launching needs --set data.root=FOLDER."
+            "will change with the data's. Launching needs the data: --set data.root=FOLDER says where it is."
         )
     expected = recipe.data.expected
     if expected is not None:
@@ -72,22 +71,10 @@ def _schedule(numerics: Numerics) -> Iterator[str]:
         )
 
 
-def _estimates(cluster: ClusterShape, numerics: Numerics, placement: Placement, estimate: Estimate) -> Iterator[str]:
-    if estimate.time is None:
-        device = (cluster.gpu_type or "this GPU") if placement.device == "cuda" else "a CPU"
-        settings = numerics.precision + (", channels_last" if numerics.channels_last else "")
-        known = ", ".join(known_devices(numerics))
+def _memory(cluster: ClusterShape, estimate: Estimate) -> Iterator[str]:
+    needed, there = estimate.memory, cluster.gpu_memory_bytes
+    if needed is not None and there is not None and needed.total_bytes > there:
         yield (
-            f"Time is unknown: no rate of {numerics.model.name} on {device} ({settings}) has been published"
-            f"{f'; there are rates on {known}' if known else ''}. "
-            "`dnctl plan --probe`, run on such a machine, measures one."
-        )
-    memory = estimate.memory
-    if memory is None:
-        yield f"Memory is unknown: {numerics.model.name} can't be counted without torch."
-    elif cluster.gpu_memory_bytes is not None and memory.total_bytes > cluster.gpu_memory_bytes:
-        yield (
-            f"A worker needs more memory than a GPU has ({memory.total_bytes / 2**30:.1f} of "
-            f"{cluster.gpu_memory_bytes / 2**30:.1f} GiB): set model.memory_efficient=true, or take more workers than "
-            "groups, which splits groups."
+            f"A worker needs more memory than a GPU has ({needed.total_bytes / 2**30:.1f} of {there / 2**30:.1f} GiB): "
+            "set model.memory_efficient=true, or take more workers than groups, which splits groups."
         )

@@ -208,6 +208,8 @@ class Estimate:
 
     time: TimeEstimate | None
     memory: MemoryEstimate | None
+    unknown: tuple[str, ...]
+    """What isn't known and how to find out, as sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

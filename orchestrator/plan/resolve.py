@@ -75,6 +75,13 @@ def resolve(
     )
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Raise PlanError with everything in the recipe that can't work on any cluster."""
+    faults = list(recipe_faults(recipe))
+    if faults:
+        raise _error(faults)
+
+
 def recipe_faults(recipe: Recipe) -> Iterator[str]:
     """What can't work on any cluster."""
     for contradiction in contradictions(recipe):

@@ -64,9 +64,19 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
     if "pattern" in schema:
         return "a quotient such as 1/3"
     kind = "path" if schema.get("format") == "path" else schema.get("type", "object")
-    return ", ".join(
-        [_KINDS[kind], *(f"{words} {schema[bound]}" for bound, words in _BOUNDS.items() if bound in schema)]
-    )
+    bounds = " and ".join(f"{words} {schema[bound]}" for bound, words in _BOUNDS.items() if bound in schema)
+    return f"{_KINDS[kind]} {bounds}".rstrip()
+
+
+def reference_table() -> str:
+    """Every key as a table in Markdown, for docs/recipes.md."""
+    lines = ["| key | allowed | default | |", "|---|---|---|---|"]
+    for key in recipe_keys().values():
+        allowed = "" if key.is_section else key.allowed
+        default = "required" if key.is_required and not key.is_section else f"`{key.default}`" if key.default else ""
+        name = f"**{key.key}**" if key.is_section else f"`{key.key}`"
+        lines.append(f"| {name} | {allowed} | {default} | {key.description} |")
+    return "\n".join(lines) + "\n"
 
 
 _KINDS = {
