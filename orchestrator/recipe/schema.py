@@ -14,7 +14,7 @@ from orchestrator.recipe.fields import Fraction, PathText, Ratio, Text
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Channels = tuple[Positive, Positive, Positive]
+NotNegative = Annotated[float, Field(ge=0)]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -95,9 +95,9 @@ class Data(Section):
     """Augmentation of training images."""
     eval: EvalImages = EvalImages()
     """What the network sees of a validation image."""
-    mean: Channels = (0.485, 0.456, 0.406)
+    mean: tuple[NotNegative, NotNegative, NotNegative] = (0.485, 0.456, 0.406)
     """Subtracted from values in [0, 1]: red, green, blue. The default is ImageNet's."""
-    std: Channels = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Divided by, after the mean is subtracted: red, green, blue. The default is ImageNet's."""
     expected: Expected | None = None
     """The size of the data set, for plans made where the data can't be read; said where the data differs."""

@@ -54,7 +54,7 @@ def _explain_all(
         match error["type"]:
             case "extra_forbidden":
                 yield Fault(origins[key], key, f"unknown key; {_nearest(key)}")
-            case "missing":
+            case "missing" if key not in origins:
                 yield Fault(origins.get(section, root), key, f"not set; allowed: {recipe_keys()[key].allowed}")
             case "value_error":
                 yield Fault(origins[key], key, str(error["ctx"]["error"]))
