@@ -141,20 +141,23 @@ def newest_whole(
     return None
 
 
+def read_metric(checkpoint: Checkpoint, metric: str) -> float | None:
+    """A figure that a checkpoint was saved with; None if it wasn't known then, or the manifest is damaged."""
+    try:
+        value: float | None = _read_manifest(checkpoint.path)["metrics"].get(metric)
+    except CheckpointError:
+        return None
+    return value
+
+
 def retain(directory: Path, *, keep_last: int, keep_best: int, metric: str, attempt: int) -> list[Checkpoint]:
     """Delete checkpoints beyond the last `keep_last` and the `keep_best` highest by `metric`; returns the deleted.
 
     The newest one is kept whatever the numbers. Leftovers of older attempts that were never committed go, too.
     """
     checkpoints = list_checkpoints(directory)
-    scored = []
-    for checkpoint in checkpoints:
-        try:
-            score = _read_manifest(checkpoint.path)["metrics"].get(metric)
-        except CheckpointError:
-            continue
-        if score is not None:
-            scored.append((score, checkpoint.step, checkpoint))
+    scores = [(read_metric(checkpoint, metric), checkpoint.step, checkpoint) for checkpoint in checkpoints]
+    scored = [(score, step, checkpoint) for score, step, checkpoint in scores if score is not None]
     best = [checkpoint for _, _, checkpoint in sorted(scored, key=lambda item: item[:2], reverse=True)[:keep_best]]
     kept = {checkpoint.path for checkpoint in [*checkpoints[-max(keep_last, 1) :], *best]}
     deleted = [checkpoint for checkpoint in checkpoints if checkpoint.path not in kept]

@@ -6,7 +6,6 @@ another order than an undisturbed one; `find_unused_parameters` keeps the arrang
 over the graph (docs/adr/0002-fixed-buckets.md).
 """
 
-import warnings
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
@@ -28,11 +27,10 @@ class SummedGradients:
         self._ddp: DistributedDataParallel | None = None
         self.module = model
         if world.size > 1:
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
             self._ddp = DistributedDataParallel(
                 model,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 find_unused_parameters=True,
                 gradient_as_bucket_view=True,
             )

@@ -94,6 +94,7 @@ class _Training:
         self._progress = self._initial_progress()
         self._saved_at, self._saved_step = perf_counter(), self._state.step
         self._stop_after: int | None = None
+        self._samples_crc32 = 0
 
     def _build_model(self) -> torch.nn.Module:
         architecture = self._numerics.model
@@ -204,6 +205,7 @@ class _Training:
         self._meter.add_step(
             num_images=result.num_images, data_s=result.data_wait_s, communication_s=result.communication_s
         )
+        self._samples_crc32 = result.samples_crc32
         self._state = replace(self._state, step=step + 1)
         for totals in self._totals.push(step, result):
             self._take(totals)
@@ -331,10 +333,12 @@ class _Training:
             eta_s=remaining * figures.step_s if figures.step_s is not None else None,
             activity=activity,
         )
-        row = None
+        row: dict[str, float | int | None] | None = None
         if with_row:
             row = {
                 key: getattr(self._progress, key)
                 for key in ("step", "epoch", "loss", "learning_rate", "train_top1", "images_per_s")
-            } | {key: getattr(figures, key) for key in ("step_s", "data_s", "compute_s", "communication_s")}
+            }
+            row |= {key: getattr(figures, key) for key in ("step_s", "data_s", "compute_s", "communication_s")}
+            row["samples_crc32"] = self._samples_crc32
         self._reporter.report(self._progress, row)

@@ -3,10 +3,12 @@
 The gradient is the sum over all images of the step divided by their number, however the groups fall on ranks.
 """
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -34,6 +36,8 @@ class StepResult:
     num_images: int
     data_wait_s: float
     communication_s: float
+    samples_crc32: int
+    """Of the numbers of this rank's images, int64, in order: tells whether two runs read the same."""
 
 
 class TrainingStep:
@@ -97,7 +101,11 @@ class TrainingStep:
         self._statistics.update(min(self._numerics.batch_norm_groups, num_images))
         self._update_weights(learning_rate)
         return StepResult(
-            totals=reduced[-3:], num_images=num_images, data_wait_s=data_wait_s, communication_s=communication_s
+            totals=reduced[-3:],
+            num_images=num_images,
+            data_wait_s=data_wait_s,
+            communication_s=communication_s,
+            samples_crc32=zlib.crc32(np.concatenate([batch.indices for batch in batches])),
         )
 
     def _num_images(self, step: int) -> int:

@@ -1,0 +1,55 @@
+# dnctl. `make help` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+TESTS := $(BIN)/python -m pytest
+# Runs and the cluster of `make demo` stay apart from a person's own.
+DEMO := demo
+
+.PHONY: help setup demo test test-fast check format bench docs lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.complete  ## Make .venv with the pinned dependencies and dnctl itself
+
+.venv/.complete: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dnctl needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(shell sed -n 's/^uv==//p' requirements.lock)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup  ## Train a small DenseNet on handwritten digits, from nothing to a table of results
+	@BIN=$(BIN) DEMO=$(DEMO) bash benchmarks/demo.sh
+
+test: setup  ## Run every test that this machine can run
+	$(TESTS)
+
+test-fast: setup  ## Run the tests that take seconds
+	$(TESTS) -m "not slow and not ray and not multihost and not gpu"
+
+check: setup  ## Lint, formatting, types and import rules; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup  ## Run the benchmarks; each prints ratios against a peer measured in the same run
+	for script in cli input overhead estimate; do $(BIN)/python benchmarks/$$script.py || exit; done
+
+docs: setup  ## Write what is generated: recipes/schema.json and docs/cli.md
+	$(BIN)/dnctl recipe schema > recipes/schema.json
+	$(BIN)/python -m tests.generate_docs
+
+lock: setup  ## Pin what pyproject.toml asks for to the newest that fit together
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate --output-file requirements.lock pyproject.toml
+
+clean:  ## Remove what was made here: .venv, caches, the demo
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist $(DEMO)

@@ -1,0 +1,182 @@
+"""`dnctl doctor`: what this machine has, and what to do about what is missing."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.output import JsonOption, console, human_bytes, print_json
+from orchestrator.errors import DnctlError
+from orchestrator.run.catalogue import storage_root
+
+Verdict = Literal["ok", "note", "fault"]
+_STYLES: dict[Verdict, str] = {"ok": "green", "note": "yellow", "fault": "bold red"}
+MIN_SHARED_MEMORY_BYTES = 1 << 30
+MIN_FREE_BYTES = 5 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    subject: str
+    verdict: Verdict
+    """ok; note: works, slower or without something; fault: runs will fail."""
+    found: str
+    advice: str = ""
+
+
+def doctor(json_output: JsonOption = False) -> None:
+    """Look at GPUs, driver, packages, storage and shared memory; exits with 2 if a run would fail here."""
+    findings = list(examine())
+    if json_output:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        console.print(_table(findings))
+    if any(finding.verdict == "fault" for finding in findings):
+        raise typer.Exit(2)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        text = finding.found + (f"\n→ {finding.advice}" if finding.advice else "")
+        table.add_row(Text(finding.verdict, style=_STYLES[finding.verdict]), finding.subject, text)
+    return table
+
+
+def examine() -> Iterator[Finding]:
+    """All findings on this machine."""
+    yield _python()
+    yield _cores_and_memory()
+    yield from _gpus()
+    yield from _packages()
+    yield _shared_memory()
+    yield _storage()
+    yield _cluster()
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} on {platform.platform(terse=True)}"
+    return Finding(subject="Python", verdict="ok", found=found)
+
+
+def _cores_and_memory() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Finding(subject="machine", verdict="ok", found=f"{cores} CPU cores, {human_bytes(memory)} of memory")
+
+
+def _gpus() -> Iterator[Finding]:
+    nvidia_smi = shutil.which("nvidia-smi")
+    if nvidia_smi is None:
+        yield Finding(
+            subject="GPUs",
+            verdict="note",
+            found="none: nvidia-smi is not there",
+            advice="training runs on the CPU, slowly; for GPUs install NVIDIA's driver (580 or newer for CUDA 13)",
+        )
+        return
+    query = [nvidia_smi, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    if answer.returncode != 0:
+        yield Finding(
+            subject="GPUs",
+            verdict="note",
+            found=(answer.stdout + answer.stderr).strip().splitlines()[0],
+            advice="the driver doesn't see a GPU; training runs on the CPU until it does",
+        )
+        return
+    for line in answer.stdout.strip().splitlines():
+        name, driver, memory = (part.strip() for part in line.split(","))
+        yield Finding(subject="GPU", verdict="ok", found=f"{name}, {memory}, driver {driver}")
+
+
+def _packages() -> Iterator[Finding]:
+    from orchestrator.plan.versions import installed_versions
+
+    versions = installed_versions()
+    for package in ("torch", "torchvision", "timm", "ray"):
+        if package in versions:
+            yield Finding(subject=package, verdict="ok", found=versions[package])
+        else:
+            yield Finding(
+                subject=package,
+                verdict="fault",
+                found="not installed",
+                advice="install dnctl's dependencies: make setup",
+            )
+    dali = versions.get("nvidia-dali-cuda130") or versions.get("nvidia-dali-cuda120")
+    if dali and importlib.util.find_spec("nvidia.dali"):
+        yield Finding(subject="DALI", verdict="ok", found=dali)
+    else:
+        yield Finding(
+            subject="DALI",
+            verdict="note",
+            found="not installed",
+            advice="images are read by the slower PyTorch loader; on Linux: pip install 'dnctl[cuda130]'",
+        )
+
+
+def _shared_memory() -> Finding:
+    path = Path("/dev/shm")  # noqa: S108 — where Ray and DDP put shared memory, not a file of ours
+    if not path.is_dir():
+        return Finding(subject="shared memory", verdict="note", found="there is no /dev/shm", advice="Ray uses /tmp")
+    free = shutil.disk_usage(path).free
+    if free < MIN_SHARED_MEMORY_BYTES:
+        return Finding(
+            subject="shared memory",
+            verdict="note",
+            found=f"{human_bytes(free)} free in /dev/shm",
+            advice="Ray falls back to /tmp, slowly; in a container give --shm-size=2g or more",
+        )
+    return Finding(subject="shared memory", verdict="ok", found=f"{human_bytes(free)} free in /dev/shm")
+
+
+def _storage() -> Finding:
+    try:
+        root = storage_root()
+    except DnctlError as error:
+        return Finding(subject="storage", verdict="fault", found=str(error), advice="set DNCTL_STORAGE to a path")
+    place = next(parent for parent in (root, *root.parents) if parent.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".dnctl-doctor-"):
+            pass
+    except OSError as error:
+        return Finding(
+            subject="storage",
+            verdict="fault",
+            found=f"{root} can't be written: {error.strerror}",
+            advice="change its owner or mode, or set DNCTL_STORAGE to another directory",
+        )
+    free = shutil.disk_usage(place).free
+    if free < MIN_FREE_BYTES:
+        return Finding(
+            subject="storage",
+            verdict="note",
+            found=f"{root}: {human_bytes(free)} free",
+            advice="a run of a large network keeps about 1 GiB of checkpoints; free some space",
+        )
+    return Finding(subject="storage", verdict="ok", found=f"{root}: writable, {human_bytes(free)} free")
+
+
+def _cluster() -> Finding:
+    from orchestrator.engine import local_cluster
+
+    cluster = local_cluster.find()
+    if cluster is None:
+        return Finding(subject="cluster", verdict="ok", found="none on this machine; launch starts one when needed")
+    return Finding(subject="cluster", verdict="ok", found=f"up on this machine, dashboard {cluster.dashboard_url}")
