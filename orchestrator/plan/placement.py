@@ -44,8 +44,8 @@ def placement_faults(recipe: Recipe, cluster: ClusterShape) -> Iterator[str]:
         )
     if workers * cpus > cluster.num_cpus:
         yield (
-            f"{recipe.where('cluster.cpus_per_worker')}: found {cpus} CPU cores for each of {workers} workers, but the "
-            f"cluster never has more than {cluster.num_cpus} ({cluster}); "
+            f"{recipe.where('cluster.cpus_per_worker')}: found {cpus} CPU cores a worker, {workers * cpus} in all, but "
+            f"the cluster never has more than {cluster.num_cpus} ({cluster}); "
             f"allowed: at most {cluster.num_cpus // workers}, or auto"
         )
 
