@@ -1,13 +1,18 @@
-"""The fast loader: NVIDIA DALI reads, decodes, crops, resizes and mirrors in native threads.
+"""The fast loader: NVIDIA DALI reads files and decodes the cropped box of each, in native threads.
 
-DALI draws nothing and keeps no order: every batch is fed to the pipeline as arrays, from the same `Geometry` that the
-reference loader evaluates. On the CPU, the decoded pixels equal PIL's to the bit, within the box as in the whole
-image, and the antialiased linear resize is within 1 of 255 of PIL's bilinear one (cubic: 3).
+DALI draws nothing and keeps no order: it is fed, a batch at a time, the same `Geometry` that the reference loader
+evaluates. On the CPU its pixels equal PIL's to the bit, within a box as in a whole image, and resize.py does the rest.
+On a GPU it resizes and mirrors as well.
+
+All calls into the pipeline come from one thread, so that the next batch is decoded while this one is resized.
 """
 
 import os
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +24,23 @@ from orchestrator.data.batch import Batch, SampleRequest
 from orchestrator.data.image import BadImageError, changed_size, read_rgb
 from orchestrator.data.loader import Loader, unreadable
 from orchestrator.data.manifest import Manifest
-from orchestrator.data.transforms import Interpolation, Transform
+from orchestrator.data.resize import resize_window
+from orchestrator.data.transforms import Geometry, Interpolation, Transform
 from orchestrator.errors import DataError
 
 _INTERPOLATION: dict[Interpolation, types.DALIInterpType] = {
     "bilinear": types.INTERP_LINEAR,
     "bicubic": types.INTERP_CUBIC,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """A batch on its way through the pipeline."""
+
+    request: SampleRequest
+    geometry: Geometry
+    begun: Future[None]
 
 
 class DaliLoader(Loader):
@@ -49,115 +64,144 @@ class DaliLoader(Loader):
         self._requests = requests
         self._device = device
         self._prefetch = prefetch
-        self._pending: deque[SampleRequest] = deque()
-        self._pipeline: Pipeline | None = _build_pipeline(
-            transform,
-            max_batch_size=max_batch_size,
-            device=device,
-            num_threads=num_threads,
-        )
+        self._pipeline = _build_pipeline(transform, max_batch_size, device, num_threads)
+        self._feeder = ThreadPoolExecutor(1, thread_name_prefix="dnctl-dali")
+        self._resizers = ThreadPoolExecutor(num_threads, thread_name_prefix="dnctl-resize")
+        self._decoding: _Work | None = None
+        self._pending: deque[Future[Batch]] = deque()
 
     def __next__(self) -> Batch:
-        while len(self._pending) <= self._prefetch and (request := next(self._requests, None)) is not None:
-            self._begin(request)
+        while len(self._pending) < self._prefetch and self._advance():
+            pass
         if not self._pending:
             raise StopIteration
-        request = self._pending.popleft()
-        return Batch(
-            images=self._finish(request),
-            labels=torch.from_numpy(self._manifest.labels[request.indices]).to(self._device),
-            indices=request.indices,
-            epoch=request.epoch,
-        )
+        return self._pending.popleft().result()
 
     def close(self) -> None:
         """End the loader's threads and drop what was prefetched. May be called twice."""
         self._pending.clear()
-        self._pipeline = None
+        self._feeder.shutdown(cancel_futures=True)
+        self._resizers.shutdown(cancel_futures=True)
 
-    def _begin(self, request: SampleRequest) -> None:
-        self._pending.append(request)
-        if len(request.indices) == 0 or self._pipeline is None:
+    def _advance(self) -> bool:
+        """Begin the next request, then queue the completion of the one before it; False when there is neither."""
+        request = next(self._requests, None)
+        previous, self._decoding = self._decoding, None
+        if request is not None:
+            geometry = self._transform.geometry(self._manifest, request.indices, seed=self._seed, epoch=request.epoch)
+            begun = self._feeder.submit(self._begin, request, geometry)
+            self._decoding = _Work(request=request, geometry=geometry, begun=begun)
+        if previous is not None:
+            self._pending.append(self._feeder.submit(self._complete, previous))
+        return request is not None or previous is not None
+
+    def _begin(self, request: SampleRequest, geometry: Geometry) -> None:
+        if len(request.indices) == 0:
             return  # DALI has no empty batches
-        geometry = self._transform.geometry(self._manifest, request.indices, seed=self._seed, epoch=request.epoch)
-        pipeline = self._pipeline
-        pipeline.feed_input("paths", _as_byte_arrays(self._manifest.paths(request.indices)))
-        pipeline.feed_input("box_origins", np.ascontiguousarray(geometry.boxes[:, :2], dtype=np.int32))
-        pipeline.feed_input("box_sizes", np.ascontiguousarray(geometry.boxes[:, 2:], dtype=np.int32))
-        pipeline.feed_input("mirrored", geometry.mirrored.astype(np.int32))
-        if not self._transform.keeps_all_of_resized:
-            pipeline.feed_input("resized", np.ascontiguousarray(geometry.resized[:, ::-1], dtype=np.float32))
-            pipeline.feed_input("window_origins", geometry.window_origins.astype(np.int32))
-        pipeline.schedule_run()
+        for name, values in self._inputs(request, geometry).items():
+            self._pipeline.feed_input(name, values)
+        self._pipeline.schedule_run()
 
-    def _finish(self, request: SampleRequest) -> torch.Tensor:
+    def _inputs(self, request: SampleRequest, geometry: Geometry) -> dict[str, Any]:
+        """What the pipeline is fed for a batch, by the names of its inputs."""
+        paths = self._manifest.paths(request.indices)
+        inputs = {
+            "path": [np.frombuffer(os.fsencode(path), dtype=np.uint8) for path in paths],
+            "box_origin": geometry.boxes[:, :2].astype(np.int32),
+            "box_size": geometry.boxes[:, 2:].astype(np.int32),
+        }
+        if self._device.type == "cuda":
+            inputs["resized"] = geometry.resized.astype(np.float32)
+            inputs["window_origin"] = geometry.window_origins.astype(np.int32)
+            inputs["mirrored"] = geometry.mirrored.astype(np.int32)
+        return inputs
+
+    def _complete(self, work: _Work) -> Batch:
+        work.begun.result()
+        return Batch(
+            images=self._images(work.request, work.geometry).to(self._device),
+            labels=torch.from_numpy(self._manifest.labels[work.request.indices]).to(self._device),
+            indices=work.request.indices,
+            epoch=work.request.epoch,
+        )
+
+    def _images(self, request: SampleRequest, geometry: Geometry) -> torch.Tensor:
         side = self._transform.output_size
-        if len(request.indices) == 0 or self._pipeline is None:
-            return torch.empty((0, side, side, 3), dtype=torch.uint8, device=self._device)
+        if len(request.indices) == 0:
+            return torch.empty((0, side, side, 3), dtype=torch.uint8)
         try:
-            images, num_bytes = self._pipeline.outputs()
+            pixels, num_bytes = self._pipeline.outputs()
         except RuntimeError as error:
             raise self._explain(request, error) from error
-        self._check_sizes(request, np.asarray(num_bytes.as_array())[:, 0])
-        return from_dlpack(images.as_tensor())
+        self._check_sizes(request, num_bytes.as_array()[:, 0])
+        if self._device.type == "cuda":
+            return from_dlpack(pixels.as_tensor())
+        images = np.empty((len(request.indices), side, side, 3), dtype=np.uint8)
+
+        def resize(row: int) -> None:
+            resize_window(np.asarray(pixels[row]), geometry, row, self._transform.interpolation, images[row])
+
+        list(self._resizers.map(resize, range(len(images))))
+        return torch.from_numpy(images)
 
     def _check_sizes(self, request: SampleRequest, num_bytes: npt.NDArray[np.int64]) -> None:
-        """Raise DataError if a file isn't as long as when it was indexed: cut files decode without complaint."""
+        """Raise DataError if a file isn't as long as when it was indexed: DALI decodes cut files without complaint."""
         expected = self._manifest.num_bytes[request.indices]
         for row in np.flatnonzero(num_bytes != expected):
             problem = BadImageError(changed_size(int(num_bytes[row]), int(expected[row])))
             raise unreadable(self._manifest.path(int(request.indices[row])), problem)
 
     def _explain(self, request: SampleRequest, error: RuntimeError) -> DataError:
-        """The error for a batch that DALI failed at, which doesn't say reliably at which image: the first bad one."""
-        for index, path in zip(request.indices, self._manifest.paths(request.indices), strict=True):
+        """The error for a batch that DALI failed at. DALI doesn't say at which image, so all are looked at again."""
+        paths = self._manifest.paths(request.indices)
+        for index, path in zip(request.indices, paths, strict=True):
             try:
                 read_rgb(path, self._manifest.header(int(index)))
             except BadImageError as problem:
                 return unreadable(path, problem)
-        names = "\n".join(f"  {path}" for path in self._manifest.paths(request.indices))
-        return DataError(f"DALI can't read one of these files, though PIL can:\n{names}\n{error}")
+        names = "\n".join(f"  {path}" for path in paths)
+        return DataError(f"DALI can't read one of these files, though PIL reads them all:\n{names}\n{error}")
 
 
-def _build_pipeline(transform: Transform, *, max_batch_size: int, device: torch.device, num_threads: int) -> Pipeline:
-    """The pipeline: inputs are fed a batch at a time; outputs are images, uint8 NHWC, and the files' sizes in bytes."""
+def _build_pipeline(transform: Transform, max_batch_size: int, device: torch.device, num_threads: int) -> Pipeline:
+    """The pipeline. Its outputs are the decoded boxes (on a GPU: the finished images) and the files' sizes in bytes."""
     on_gpu = device.type == "cuda"
-    side = transform.output_size
     pipeline = Pipeline(
         batch_size=max_batch_size,
         num_threads=num_threads,
         device_id=device.index if on_gpu else None,
-        prefetch_queue_depth=1,  # the most that DALI runs without being told to; `DaliLoader` schedules ahead itself
+        prefetch_queue_depth=1,  # how many batches DALI asks for by itself; the loader schedules ahead
     )
     with pipeline:
-        paths = fn.external_source(name="paths", ndim=1, dtype=types.UINT8)
-        box_origins = fn.external_source(name="box_origins", ndim=1, dtype=types.INT32)
-        box_sizes = fn.external_source(name="box_sizes", ndim=1, dtype=types.INT32)
-        mirrored = fn.external_source(name="mirrored", ndim=0, dtype=types.INT32)
-        encoded = fn.io.file.read(paths)
-        boxes = fn.decoders.image_slice(
+        encoded = fn.io.file.read(fn.external_source(name="path", ndim=1, dtype=types.UINT8))
+        images = fn.decoders.image_slice(
             encoded,
-            box_origins,
-            box_sizes,
+            fn.external_source(name="box_origin", ndim=1, dtype=types.INT32),
+            fn.external_source(name="box_size", ndim=1, dtype=types.INT32),
             axes=[1, 0],
             device="mixed" if on_gpu else "cpu",
             output_type=types.RGB,
             adjust_orientation=False,
-            jpeg_fancy_upsampling=True,
+            jpeg_fancy_upsampling=True,  # as libjpeg-turbo does
         )
-        interpolation = _INTERPOLATION[transform.interpolation]
-        if transform.keeps_all_of_resized:
-            resized = fn.resize(boxes, size=[side, side], interp_type=interpolation, antialias=True)
-            images = fn.flip(resized, horizontal=mirrored)
-        else:
-            sizes = fn.external_source(name="resized", ndim=1, dtype=types.FLOAT)
-            resized = fn.resize(boxes, size=sizes, interp_type=interpolation, antialias=True)
-            origins = fn.external_source(name="window_origins", ndim=1, dtype=types.INT32)
-            images = fn.flip(fn.slice(resized, origins, [side, side], axes=[1, 0]), horizontal=mirrored)
+        if on_gpu:
+            images = _resize_on_gpu(images, transform)
         pipeline.set_outputs(images, encoded.shape())
     pipeline.build()
     return pipeline
 
 
-def _as_byte_arrays(paths: list[str]) -> list[npt.NDArray[np.uint8]]:
-    return [np.frombuffer(os.fsencode(path), dtype=np.uint8) for path in paths]
+def _resize_on_gpu(images: Any, transform: Transform) -> Any:
+    """Resize, cut out the window, mirror: nodes of the pipeline that is being built."""
+    side = transform.output_size
+    resized = fn.external_source(name="resized", ndim=1, dtype=types.FLOAT)
+    images = fn.resize(
+        images,
+        resize_x=resized[0],
+        resize_y=resized[1],
+        interp_type=_INTERPOLATION[transform.interpolation],
+        antialias=True,
+    )
+    window_origin = fn.external_source(name="window_origin", ndim=1, dtype=types.INT32)
+    images = fn.slice(images, window_origin, [side, side], axes=[1, 0])
+    return fn.flip(images, horizontal=fn.external_source(name="mirrored", ndim=0, dtype=types.INT32))

@@ -49,11 +49,6 @@ class TrainTransform:
         """Side of the output in pixels."""
         return self.image_size
 
-    @property
-    def keeps_all_of_resized(self) -> bool:
-        """Whether the window is all of the resized box, for every image."""
-        return True
-
     def geometry(self, manifest: Manifest, indices: npt.NDArray[np.int64], *, seed: int, epoch: int) -> Geometry:
         """The crops and mirrors of samples in an epoch. indices: int64[n], rows of the manifest."""
         n = len(indices)
@@ -95,11 +90,6 @@ class EvalTransform:
     def output_size(self) -> int:
         """Side of the output in pixels."""
         return self.crop
-
-    @property
-    def keeps_all_of_resized(self) -> bool:
-        """Whether the window is all of the resized box, for every image."""
-        return False
 
     def geometry(self, manifest: Manifest, indices: npt.NDArray[np.int64], *, seed: int, epoch: int) -> Geometry:
         """The centre crops of samples, the same for every seed and epoch. indices: int64[n], rows of the manifest."""

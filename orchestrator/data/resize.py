@@ -1,0 +1,39 @@
+"""Resizes decoded images on the CPU; both loaders end with it, so they differ in how they read and decode alone.
+
+It is torch's antialiased uint8 kernel, which torchvision uses for tensors: the filters are PIL's, at a third of PIL's
+time, with weights of 15 bits to PIL's 22. What comes out is within 1 of 255 of PIL (one value in 20 million is off by
+2, after a cubic resize one in 3 million). DALI's own resize takes three times as long and treats borders otherwise:
+where its filter hangs over the edge it repeats the edge's pixels, which changes the outermost pixels by up to 6.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from orchestrator.data.transforms import Geometry, Interpolation
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def resize_window(box: Pixels, geometry: Geometry, row: int, interpolation: Interpolation, out: Pixels) -> None:
+    """Resize a box, cut out the window and mirror it, by the numbers in a row of `geometry`.
+
+    box: uint8[height, width, 3], cut out of the decoded image. out: uint8[side, side, 3], written to.
+    """
+    width, height = geometry.resized[row].tolist()
+    left, top = geometry.window_origins[row].tolist()
+    side = len(out)
+    window = resize(torch.from_numpy(box), width, height, interpolation)[top : top + side, left : left + side]
+    torch.from_numpy(out).copy_(window.flip(1) if geometry.mirrored[row] else window)
+
+
+def resize(image_hwc: torch.Tensor, width: int, height: int, interpolation: Interpolation) -> torch.Tensor:
+    """Resize an image, uint8[h, w, 3], to uint8[height, width, 3]."""
+    source_height, source_width, _ = image_hwc.shape
+    image_nchw = image_hwc.permute(2, 0, 1)[None]
+    if height < source_height and source_height - height > 2 * (source_width - width):
+        # PIL makes the vertical pass first here, torch never does; between the passes both round to 8 bits.
+        image_nchw = F.interpolate(image_nchw, size=(height, source_width), mode=interpolation, antialias=True)
+    image_nchw = F.interpolate(image_nchw, size=(height, width), mode=interpolation, antialias=True)
+    return image_nchw[0].permute(1, 2, 0)
