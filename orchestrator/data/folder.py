@@ -25,6 +25,9 @@ class Fault:
     problem: str
     """Completes a sentence that begins with the path."""
 
+    def __str__(self) -> str:
+        return f"{printable(self.path)} {self.problem}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
@@ -74,7 +77,7 @@ def faults_error(root: Path, faults: Sequence[Fault], advice: str) -> DataError:
     """One error for all faults: the first of them by name, the number of the rest, and what to do."""
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     lines = [f"The data set at {printable(str(root))} can't be used as it is; {count}:"]
-    lines += [f"  {printable(fault.path)} {fault.problem}" for fault in faults[:_MAX_FAULTS_NAMED]]
+    lines += [f"  {fault}" for fault in faults[:_MAX_FAULTS_NAMED]]
     if len(faults) > _MAX_FAULTS_NAMED:
         lines.append(f"  … and {len(faults) - _MAX_FAULTS_NAMED} more")
     return DataError("\n".join([*lines, advice]))
@@ -87,8 +90,8 @@ def printable(name: str) -> str:
 
 
 def _class_names(root: Path, split: str, faults: list[Fault]) -> tuple[str, ...]:
-    if not root.is_dir():
-        faults.append(Fault(path=split, problem=f"can't be listed: there is no folder {printable(str(root))}"))
+    if not (root / split).exists():
+        faults.append(Fault(path=split, problem="is missing; images lie in ROOT/train/CLASS/ and ROOT/val/CLASS/"))
         return ()
     folders, files = _folders_and_files(root, split, faults)
     if not folders and files:

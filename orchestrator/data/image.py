@@ -112,9 +112,9 @@ def _reading(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
         raise BadImageError("is no image that can be read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"has more than {Image.MAX_IMAGE_PIXELS} pixels, the most that is read") from None
-    except OSError as error:
-        raise BadImageError(f"can't be read: {error.strerror or error}") from None
     except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+        if isinstance(error, OSError) and error.strerror is not None:
+            raise BadImageError(f"can't be read: {error.strerror}") from None
         raise BadImageError(f"is damaged: {error or type(error).__name__}") from error
 
 

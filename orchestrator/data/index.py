@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.data.folder import Fault, Listing, faults_error, folders_stamp, list_split
+from orchestrator.data.folder import Fault, Listing, faults_error, folders_stamp, list_split, printable
 from orchestrator.data.image import BadImageError, ImageHeader, inspect_image, quiet_pil
 from orchestrator.data.manifest import Manifest, Rows, open_manifest, write_manifest
 from orchestrator.errors import DataError
@@ -109,6 +109,8 @@ def _settings(
 
 
 def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:
+    if not root.is_dir():
+        raise DataError(f"There is no folder {printable(str(root))}: data.root names one with train/ and val/ in it.")
     current = {split: _open_current(root, split, settings) for split in splits}
     listings = {split: list_split(root, split) for split, manifest in current.items() if manifest is None}
     known: dict[str, Manifest | Listing] = {s: m for s, m in current.items() if m is not None} | listings

@@ -1,0 +1,117 @@
+"""`dnctl data`: write the demo data set, and look through one of your own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.output import JsonOption, console, print_json, stderr
+
+if TYPE_CHECKING:
+    from orchestrator.data.index import Dataset
+    from orchestrator.data.manifest import Manifest
+
+app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+
+
+class Damaged(StrEnum):
+    """What is done about damaged images."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="The folder to write; it is made if it isn't there.")] = Path("demo-data"),
+    json_output: JsonOption = False,
+) -> None:
+    """Write a small real data set: scikit-learn's handwritten digits as JPEGs in ImageNet layout. No download."""
+    from orchestrator.data.prepare.demo import write_demo
+
+    with _progress("writing") as progress:
+        written = write_demo(out, progress=progress)
+    if json_output:
+        print_json(
+            {
+                "root": str(out),
+                "train_images": written.num_train_images,
+                "val_images": written.num_val_images,
+                "classes": written.num_classes,
+                "written": written.written,
+            }
+        )
+        return
+    happened = "is written to" if written.written else "is already in"
+    numbers = f"{written.num_train_images} training and {written.num_val_images} validation images"
+    _say(f"The demo data set ({numbers}, {written.num_classes} classes) {happened} {out}.")
+    _say(f"Next: dnctl launch demo --set data.root={out}")
+
+
+@app.command()
+def index(
+    root: Annotated[Path, typer.Argument(help="A data set in ImageNet layout: ROOT/train/CLASS/IMAGE and ROOT/val/….")],
+    full_decode: Annotated[
+        bool, typer.Option("--full-decode", help="Decode every image, instead of looking at the ends of JPEGs.")
+    ] = False,
+    damaged: Annotated[
+        Damaged, typer.Option(help="Damaged images: name them and stop, or leave them out.")
+    ] = Damaged.REFUSE,
+    json_output: JsonOption = False,
+) -> None:
+    """Look through a data set once: find what is damaged, and keep the list of its images for all later runs."""
+    from orchestrator.data.index import index_dataset
+
+    with _progress("looking at images") as progress:
+        dataset = index_dataset(root, full_decode=full_decode, damaged=damaged.value, progress=progress)
+    if json_output:
+        print_json(_as_document(dataset))
+        return
+    table = Table()
+    table.add_column("split")
+    for heading in ("images", "classes", "left out"):
+        table.add_column(heading, justify="right")
+    for manifest in (dataset.train, dataset.val):
+        numbers = (manifest.num_samples, len(manifest.classes), len(manifest.left_out))
+        table.add_row(manifest.split, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    for fault in (*dataset.train.left_out, *dataset.val.left_out):
+        _say(f"left out: {fault}")
+    _say(f"fingerprint {dataset.fingerprint}")
+
+
+def _say(line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+def _as_document(dataset: "Dataset") -> dict[str, object]:
+    return {
+        "root": str(dataset.train.root),
+        "fingerprint": dataset.fingerprint,
+        "classes": len(dataset.classes),
+        "splits": {manifest.split: _split_document(manifest) for manifest in (dataset.train, dataset.val)},
+    }
+
+
+def _split_document(manifest: "Manifest") -> dict[str, object]:
+    return {
+        "images": manifest.num_samples,
+        "fingerprint": manifest.fingerprint,
+        "fully_decoded": manifest.full_decode,
+        "left_out": [{"path": fault.path, "problem": fault.problem} for fault in manifest.left_out],
+    }
+
+
+@contextmanager
+def _progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for work that reports (done, in all); nothing where stderr is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bars:
+        task = bars.add_task(description, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
