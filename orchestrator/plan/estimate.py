@@ -1,7 +1,7 @@
 """What a run will take, in time and memory, and what each figure rests on.
 
-A step lasts as long as its busiest rank. Communication and loading are not counted: a figure is what the devices alone
-would need.
+A step lasts as long as its busiest rank. Start-up, communication and loading are not counted: a figure is what the
+devices alone would need.
 """
 
 import math
@@ -63,7 +63,7 @@ def estimate_time(
     evaluation_s = numerics.num_val_images / (placement.world_size * worker_rate * EVALUATION_SPEEDUP)
     total_s = training_s * numerics.epochs + evaluation_s * len(execution.evaluation_steps)
     return TimeEstimate(
-        basis=f"{rate.images_per_s:.4g} images/s: {basis}; communication and loading not counted",
+        basis=f"{rate.images_per_s:.4g} images/s: {basis}; start-up, communication and loading not counted",
         images_per_s=numerics.global_batch_size / step_s,
         step_s=step_s,
         epoch_h=(training_s + evaluation_s) / 3600,

@@ -42,7 +42,9 @@ def known_devices(numerics: Numerics) -> Iterator[str]:
     """The kinds of device that the network's rate is known on, in whatever precision."""
     for rate in published_rates():
         if (rate.model, rate.image_size) == (numerics.model.name, numerics.train_transform.image_size):
-            yield f"{rate.device} ({'/'.join(rate.precisions)}{', channels_last' if rate.channels_last else ''})"
+            device = "a CPU" if rate.device == "cpu" else rate.device
+            settings = "/".join(rate.precisions) + (", channels_last" if rate.channels_last else "")
+            yield f"{device} ({settings})"
 
 
 def _stands_for(rate: MeasuredRate, numerics: Numerics, placement: Placement, gpu_type: str | None) -> bool:

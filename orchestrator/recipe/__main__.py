@@ -18,7 +18,7 @@ def documented(page: str) -> str:
 
 def schema_text() -> str:
     """recipes/schema.json."""
-    return json.dumps(editor_schema(), indent=2) + "\n"
+    return json.dumps(editor_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

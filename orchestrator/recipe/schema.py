@@ -130,7 +130,7 @@ class Schedule(Section):
 class Train(Section):
     """How the network is trained."""
 
-    epochs: AtLeastOne = Field(examples=[90])
+    epochs: int = Field(ge=1, le=100_000, examples=[90])
     """Passes over the training images."""
     global_batch_size: AtLeastOne = Field(examples=[256])
     """Images of one optimiser step, over all workers, whatever their number."""
@@ -179,7 +179,7 @@ class Checkpoint(Section):
 class Cluster(Section):
     """What the run takes of a cluster."""
 
-    workers: AtLeastOne | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = "auto"
     """Processes that train; "auto": one a GPU, or one a CPU core, at most one a batch-norm group."""
     gpus_per_worker: Literal[0, 1, "auto"] = "auto"
     """GPUs of each worker; "auto": 1 where the cluster has any."""

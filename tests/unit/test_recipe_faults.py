@@ -44,12 +44,12 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path):
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("train.epochs", "ninety", 'found "ninety"; allowed: a whole number at least 1'),
-        ("train.epochs", "'3'", 'found "3"; allowed: a whole number at least 1'),
-        ("train.epochs", "0", "found 0; allowed: a whole number at least 1"),
-        ("train.epochs", "2.5", "found 2.5; allowed: a whole number at least 1"),
-        ("train.epochs", "true", "found true; allowed: a whole number at least 1"),
-        ("train.epochs", "", "found null; allowed: a whole number at least 1"),
+        ("train.epochs", "ninety", 'found "ninety"; allowed: a whole number at least 1 and at most 100000'),
+        ("train.epochs", "'3'", 'found "3"; allowed: a whole number at least 1 and at most 100000'),
+        ("train.epochs", "0", "found 0; allowed: a whole number at least 1 and at most 100000"),
+        ("train.epochs", "2.5", "found 2.5; allowed: a whole number at least 1 and at most 100000"),
+        ("train.epochs", "true", "found true; allowed: a whole number at least 1 and at most 100000"),
+        ("train.epochs", "", "found null; allowed: a whole number at least 1 and at most 100000"),
         ("train.deterministic", "yes", 'found "yes"; allowed: true or false'),
         ("train.precision", "fp8", 'found "fp8"; allowed: "fp32", "bf16" or "fp16"'),
         ("train.optimizer.lr", "-1", "found -1; allowed: a number above 0"),
@@ -58,7 +58,7 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path):
         ("train.optimizer.lr", "true", "found true; allowed: a number above 0"),
         ("train.optimizer", "0.1", "found 0.1; allowed: a section of keys"),
         ("model.name", "121", "found 121; allowed: text"),
-        ("cluster.workers", "many", 'found "many"; allowed: a whole number at least 1, or "auto"'),
+        ("cluster.workers", "many", 'found "many"; allowed: a whole number at least 1 and at most 65536, or "auto"'),
         ("data.std", "[0.5, 0.5]", "found [0.5, 0.5]; allowed: a list of 3, each a number above 0"),
         (
             "train.schedule.milestones",
@@ -97,7 +97,7 @@ def test_arithmetic_that_cannot_work_out_is_refused(tmp_path: Path, overrides: l
 
 def test_what_is_required_and_missing_is_said_at_its_section(tmp_path: Path):
     assert faults(tmp_path, VALID.replace("  epochs: 3\n", "")) == [
-        "x.yaml:3: train.epochs: not set; allowed: a whole number at least 1"
+        "x.yaml:3: train.epochs: not set; allowed: a whole number at least 1 and at most 100000"
     ]
 
 

@@ -117,3 +117,9 @@ def test_a_recipe_that_is_not_there_names_those_that_ship():
 def test_a_folder_is_no_recipe(tmp_path: Path):
     with pytest.raises(RecipeError, match="is a folder"):
         load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_refused_like_any_other(name: str):
+    with pytest.raises(RecipeError, match="There is no recipe"):
+        load_recipe(name)
