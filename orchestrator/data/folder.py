@@ -90,9 +90,6 @@ def printable(name: str) -> str:
 
 
 def _class_names(root: Path, split: str, faults: list[Fault]) -> tuple[str, ...]:
-    if not (root / split).exists():
-        faults.append(Fault(path=split, problem="is missing; images lie in ROOT/train/CLASS/ and ROOT/val/CLASS/"))
-        return ()
     folders, files = _folders_and_files(root, split, faults)
     if not folders and files:
         problem = f"holds {len(files)} files and no class folder; put each image into a folder named as its class"
@@ -117,12 +114,14 @@ def _folders_and_files(root: Path, folder: str, faults: list[Fault]) -> tuple[li
     """The names in a folder, sorted, hidden ones left out; those that can't be used become faults."""
     folders: list[str] = []
     files: list[str] = []
+    entries: list[os.DirEntry[str]] = []
     try:
         with os.scandir(root / folder) as scan:
             entries = sorted(scan, key=lambda entry: os.fsencode(entry.name))
+    except FileNotFoundError:
+        faults.append(Fault(path=folder, problem="is missing; images lie in ROOT/train/CLASS/ and ROOT/val/CLASS/"))
     except OSError as error:
         faults.append(Fault(path=folder, problem=f"can't be listed: {error.strerror}"))
-        return folders, files
     for entry in entries:
         if entry.name.startswith("."):
             continue

@@ -109,8 +109,7 @@ def _settings(
 
 
 def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:
-    if not root.is_dir():
-        raise DataError(f"There is no folder {printable(str(root))}: data.root names one with train/ and val/ in it.")
+    _check_root(root)
     current = {split: _open_current(root, split, settings) for split in splits}
     listings = {split: list_split(root, split) for split, manifest in current.items() if manifest is None}
     known: dict[str, Manifest | Listing] = {s: m for s, m in current.items() if m is not None} | listings
@@ -128,6 +127,16 @@ def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[s
     for split, listing in listings.items():
         current[split] = _write(root, split, listing, inspected[split], settings)
     return {split: manifest for split, manifest in current.items() if manifest is not None}
+
+
+def _check_root(root: Path) -> None:
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        raise DataError(
+            f"The data set {printable(str(root))} can't be listed: {error.strerror}. "
+            "Its root is a folder with train/ and val/ in it."
+        ) from error
 
 
 def _open_current(root: Path, split: str, settings: _Settings) -> Manifest | None:

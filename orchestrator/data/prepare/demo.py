@@ -44,30 +44,29 @@ def write_demo(out: str | Path, *, progress: Callable[[int, int], None] | None =
     out = Path(out)
     pictures, labels = _digits()
     relative_paths = _relative_paths(labels)
-    demo = DemoData(
-        root=out,
-        num_train_images=len(labels) - NUM_VAL_IMAGES,
-        num_val_images=NUM_VAL_IMAGES,
-        num_classes=len(np.unique(labels)),
-        written=not all((out / path).is_file() for path in relative_paths),
-    )
-    if not demo.written:
-        return demo
     aside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
-        if out.exists() and any(out.iterdir()):
-            raise DataError(f"{out} isn't empty and doesn't hold the demo data set. Name another folder, or remove it.")
-        for done, (path, picture) in enumerate(zip(relative_paths, pictures, strict=True), start=1):
-            (aside / path).parent.mkdir(parents=True, exist_ok=True)
-            _as_rgb_image(picture).save(aside / path, quality=_JPEG_QUALITY)
-            if progress is not None:
-                progress(done, len(relative_paths))
-        aside.replace(out)
+        is_there = all((out / path).is_file() for path in relative_paths)
+        if not is_there:
+            if out.exists() and any(out.iterdir()):
+                raise DataError(f"{out} isn't empty and doesn't hold the demo data set. Name another folder.")
+            for done, (path, picture) in enumerate(zip(relative_paths, pictures, strict=True), start=1):
+                (aside / path).parent.mkdir(parents=True, exist_ok=True)
+                _as_rgb_image(picture).save(aside / path, quality=_JPEG_QUALITY)
+                if progress is not None:
+                    progress(done, len(relative_paths))
+            aside.replace(out)
     except OSError as error:
         raise DataError(f"The demo data set can't be written to {out}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return demo
+    return DemoData(
+        root=out,
+        num_train_images=len(labels) - NUM_VAL_IMAGES,
+        num_val_images=NUM_VAL_IMAGES,
+        num_classes=len(np.unique(labels)),
+        written=not is_there,
+    )
 
 
 def _digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
