@@ -34,6 +34,8 @@ def _cifar_stem(in_chans: int, num_features: int) -> OrderedDict[str, nn.Module]
 
 
 _STEMS: Final = {"imagenet": _imagenet_stem, "cifar": _cifar_stem}
+# Where timm taps the stem, by how much its maps are smaller than the image there, and by how much in the first block.
+_STEM_TAPS: Final = {"imagenet": ("features.relu0", 2, 4), "cifar": ("features.conv0", 1, 1)}
 
 
 class Transition(nn.Module):
@@ -145,15 +147,13 @@ class DenseNet(nn.Module):
 
 def _feature_info(architecture: DenseNetArchitecture) -> list[dict[str, Any]]:
     """Where timm may tap maps: behind the stem's convolution, each block but the last, and the last ReLU."""
-    is_imagenet = architecture.stem == "imagenet"
-    module, reduction = ("features.relu0", 2) if is_imagenet else ("features.conv0", 1)
+    module, reduction, block_reduction = _STEM_TAPS[architecture.stem]
     taps = [{"num_chs": architecture.num_init_features, "reduction": reduction, "module": module}]
-    reduction *= reduction
     for number, shape in enumerate(architecture.blocks(), start=1):
         is_last = shape.transition_channels is None
         module = "features.relu5" if is_last else f"features.denseblock{number}"
-        taps.append({"num_chs": shape.out_channels, "reduction": reduction, "module": module})
-        reduction *= 2
+        taps.append({"num_chs": shape.out_channels, "reduction": block_reduction, "module": module})
+        block_reduction *= 2
     return taps
 
 
