@@ -54,6 +54,8 @@ def render_status(status: RunStatus) -> RenderableType:
     table.add_row("attempt", _attempt(status))
     for row in _progress_rows(status):
         table.add_row(*row)
+    if status.record.finished_at is not None:
+        table.add_row("wall time", human_time(status.record.finished_at - status.record.created_at))
     table.add_row("directory", str(status.run.path))
     table.add_row("logs", str(status.run.attempt(status.record.attempt).logs))
     return Group(table, Text("next: " + "   ".join(next_commands(status)), style="dim"))

@@ -9,7 +9,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -35,11 +34,16 @@ class LocalCluster:
 
 
 def directory() -> Path:
-    """Where this user's local cluster keeps its files. Short, since Ray puts sockets below it."""
-    path = Path(tempfile.gettempdir()) / f"dnctl-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
-        raise ClusterError(f"{path} belongs to another user; set TMPDIR to a directory of your own")
+    """Where this user's local cluster keeps its files: DNCTL_CLUSTER_DIR, or one in /tmp.
+
+    The path must be short, since Ray puts Unix sockets below it, whose paths may have 107 bytes.
+    """
+    path = Path(os.environ.get("DNCTL_CLUSTER_DIR") or f"/tmp/dnctl-{os.getuid()}")  # noqa: S108 — mode and owner checked
+    with files.translated("make the directory", path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ClusterError(f"{path} is open to other users; remove it, or set DNCTL_CLUSTER_DIR to another directory")
     return path
 
 

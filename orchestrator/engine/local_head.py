@@ -42,7 +42,7 @@ def main() -> int:
     gcs_port, dashboard_port, client_port, agent_port = _free_ports(4)
     node_ip = _node_ip()
     # Sockets lie below the temporary directory: a name of its own for each head, so that old ones are never met.
-    temporary = directory() / f"ray-{os.getpid()}"
+    temporary = directory() / f"{os.getpid()}"
     head = subprocess.Popen(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),

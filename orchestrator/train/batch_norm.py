@@ -30,14 +30,14 @@ class RunningStatistics:
             module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats
         ]
         self._momenta = [0.1 if module.momentum is None else module.momentum for module in self._modules]
-        device = next(model.parameters()).device
+        like = next(model.parameters())
         num_values = sum(2 * module.num_features for module in self._modules)
-        self.current = torch.zeros(num_values, device=device)
-        """float32[2 * batch-norm channels]: what the modules' buffers show."""
-        self.accumulated = torch.zeros_like(self.current)
-        """This rank's share of the sum of the groups' statistics."""
+        self.current = torch.zeros(num_values, dtype=like.dtype, device=like.device)
+        """[2 * batch-norm channels], in the model's precision: what the modules' buffers show."""
+        self.accumulated = torch.zeros_like(self.current, dtype=torch.float64)
+        """This rank's share of the sum of the groups' statistics; in float64: their order is no matter."""
         self._momentum = torch.zeros_like(self.current)
-        self._num_batches = torch.zeros(len(self._modules), dtype=torch.int64, device=device)
+        self._num_batches = torch.zeros(len(self._modules), dtype=torch.int64, device=like.device)
         self._bind()
         self._before = self.current.clone()
         self._num_batches_before = self._num_batches.clone()
@@ -76,7 +76,8 @@ class RunningStatistics:
 
     def update(self, num_groups: int) -> None:
         """Make the step's one update from `accumulated`, which must be summed over all ranks by now."""
-        torch.lerp(self._before, self.accumulated / num_groups, self._momentum, out=self.current)
+        mean_of_groups = (self.accumulated / num_groups).to(self.current.dtype)
+        torch.lerp(self._before, mean_of_groups, self._momentum, out=self.current)
         torch.add(self._num_batches_before, 1, out=self._num_batches)
 
 

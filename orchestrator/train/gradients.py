@@ -1,17 +1,21 @@
-"""Gradients summed over ranks by DDP, in an order that is the same from the first step on.
+"""Gradients summed over batch-norm groups and ranks, so that the sum doesn't depend on how groups fall on ranks.
 
-The loss of a step is divided by the step's images, so ranks add their gradients: no average over ranks, whatever the
-number of images on each. DDP would rearrange its buckets after its first backward pass, so that a resumed run added in
-another order than an undisturbed one; `find_unused_parameters` keeps the arrangement as it is, for the cost of a walk
-over the graph (docs/adr/0002-fixed-buckets.md).
+The loss of a step is divided by the step's images, so groups and ranks add their gradients; nothing is averaged. In
+deterministic mode they add in float64, where a handful of float32 numbers sum without rounding: one rank that computes
+four groups in turn comes to the same bits as four ranks that compute one each (docs/adr/0003-sums-in-float64.md).
+
+DDP would rearrange its buckets after its first backward pass, so that a resumed run added in another order than an
+undisturbed one; `find_unused_parameters` keeps the arrangement as it is, for the cost of a walk over the graph
+(docs/adr/0002-fixed-buckets.md).
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,13 +23,18 @@ from orchestrator.train.world import World
 
 
 class SummedGradients:
-    """A model whose backward passes end with gradients summed over all ranks."""
+    """Backward passes of a step's groups, and the sum of their gradients over groups and ranks in `Parameter.grad`."""
 
-    def __init__(self, model: nn.Module, world: World) -> None:
+    def __init__(self, model: nn.Module, world: World, *, sum_dtype: torch.dtype) -> None:
+        """sum_dtype: float64, or float32 for half the traffic between ranks and sums that depend on their order."""
         self._device = world.device
+        self._sum_dtype = sum_dtype
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._of_earlier_groups: dict[Tensor, Tensor] = {}
         self._launched_at: float | torch.cuda.Event | None = None
         self._ddp: DistributedDataParallel | None = None
         self.module = model
+        """What forward passes go through."""
         if world.size > 1:
             self._ddp = DistributedDataParallel(
                 model,
@@ -34,16 +43,45 @@ class SummedGradients:
                 find_unused_parameters=True,
                 gradient_as_bucket_view=True,
             )
-            self._ddp.register_comm_hook(self, _sum_over_ranks)
+            self._ddp.register_comm_hook(None, lambda _, bucket: self._sum_over_ranks(bucket))
             self.module = self._ddp
 
-    def accumulating(self) -> AbstractContextManager[None]:
-        """Backward passes inside add to this rank's gradients alone; the one after them sums over ranks."""
-        return self._ddp.no_sync() if self._ddp is not None else nullcontext()
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Forward and backward of a group that is not this rank's last."""
+        with self._ddp.no_sync() if self._ddp is not None else nullcontext():
+            yield
+        for parameter in self._parameters:
+            assert parameter.grad is not None
+            if parameter in self._of_earlier_groups:
+                self._of_earlier_groups[parameter] += parameter.grad
+            else:
+                self._of_earlier_groups[parameter] = parameter.grad.to(self._sum_dtype, copy=True)
+            parameter.grad = None
 
-    def last_bucket_launched(self) -> None:
-        """Note that backward has nothing left to compute; what follows is waiting for other ranks."""
-        self._launched_at = _now(self._device)
+    @contextmanager
+    def summing(self) -> Iterator[None]:
+        """Forward and backward of this rank's last group; afterwards the sum over all is in `Parameter.grad`."""
+        yield
+        if self._ddp is None:
+            for parameter, earlier in self._of_earlier_groups.items():
+                assert parameter.grad is not None
+                parameter.grad = (earlier + parameter.grad).to(parameter.dtype)
+        self._of_earlier_groups.clear()
+
+    def _sum_over_ranks(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        """DDP's hook for a bucket that is ready on this rank."""
+        flat = bucket.buffer()
+        sums = flat.to(self._sum_dtype)
+        if self._of_earlier_groups:
+            for parameter, gradient in zip(bucket.parameters(), bucket.gradients(), strict=True):
+                offset = gradient.storage_offset() - flat.storage_offset()
+                # In the bucket a gradient has its parameter's memory layout, which may be channels_last.
+                sums.as_strided(gradient.size(), gradient.stride(), offset).add_(self._of_earlier_groups[parameter])
+        future = dist.all_reduce(sums, async_op=True).get_future()
+        if bucket.is_last():
+            self._launched_at = _now(self._device)
+        return future.then(lambda done: done.value()[0].to(flat.dtype))
 
     def wait_s(self) -> float:
         """Seconds from the end of this rank's backward pass to the sum being there: communication not hidden.
@@ -68,10 +106,3 @@ def _now(device: torch.device) -> float | torch.cuda.Event:
         event.record()
         return event
     return perf_counter()
-
-
-def _sum_over_ranks(gradients: SummedGradients, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-    future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
-    if bucket.is_last():
-        gradients.last_bucket_launched()
-    return future.then(lambda done: done.value()[0])

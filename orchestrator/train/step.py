@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -32,7 +31,7 @@ class StepResult:
     """What a step leaves behind."""
 
     totals: Tensor
-    """float32[3] on the device, over all ranks: sum of losses, images classified right, ranks that ask to stop."""
+    """float64[3] on the device, over all ranks: sum of losses, images classified right, ranks that ask to stop."""
     num_images: int
     data_wait_s: float
     communication_s: float
@@ -68,10 +67,11 @@ class TrainingStep:
         self._autocast_dtype = AUTOCAST_DTYPE[numerics.precision]
         if world.size > numerics.batch_norm_groups:
             process_group = self._make_process_groups()
-            if self._shares[0].num_parts > 1:
+            if any(share.num_parts > 1 for share in shares):
                 split_groups(model, process_group)
         self._statistics = RunningStatistics(model)
-        self._gradients = SummedGradients(model, world)
+        sum_dtype = torch.float64 if numerics.deterministic else torch.float32
+        self._gradients = SummedGradients(model, world, sum_dtype=sum_dtype)
 
     def _make_process_groups(self) -> dist.ProcessGroup:
         """The ranks that share this rank's group. Making them is a collective: every rank makes all of them."""
@@ -89,7 +89,7 @@ class TrainingStep:
         batches = [next_batch() for _ in self._shares]
         data_wait_s = perf_counter() - started_at
         num_images = self._num_images(step)
-        totals = torch.zeros(3, device=self._world.device)
+        totals = torch.zeros(3, dtype=torch.float64, device=self._world.device)
         with self._statistics.step():
             self._forward_and_backward(batches, num_images, totals)
         communication_s = self._gradients.wait_s()
@@ -105,7 +105,7 @@ class TrainingStep:
             num_images=num_images,
             data_wait_s=data_wait_s,
             communication_s=communication_s,
-            samples_crc32=zlib.crc32(np.concatenate([batch.indices for batch in batches])),
+            samples_crc32=zlib.crc32(b"".join(batch.indices.tobytes() for batch in batches)),
         )
 
     def _num_images(self, step: int) -> int:
@@ -119,13 +119,14 @@ class TrainingStep:
             for share, batch in zip(self._shares, batches, strict=True)
             if len(batch.labels) or self._group_has_images(share, num_images)
         ]
-        if not work:
-            self._join_without_images(batches[0])
-            return
         for share, batch in work[:-1]:
             with self._gradients.accumulating():
                 self._one_share(share, batch, num_images, totals)
-        self._one_share(*work[-1], num_images, totals)
+        with self._gradients.summing():
+            if work:
+                self._one_share(*work[-1], num_images, totals)
+            else:
+                self._join_without_images()
 
     def _group_has_images(self, share: GroupShare, num_images: int) -> bool:
         return share.group < num_images
@@ -151,9 +152,10 @@ class TrainingStep:
             totals[0] += loss_sum
             totals[1] += (logits.argmax(1) == batch.labels).sum()
 
-    def _join_without_images(self, empty: Batch) -> None:
-        """A rank whose groups are all empty (the short last batch) adds zeros, so that the others can sum."""
-        one_image = empty.images.new_zeros((1, *empty.images.shape[1:]))
+    def _join_without_images(self) -> None:
+        """Add zeros, so that the others can sum: for a rank without a group, or whose groups are empty."""
+        size = self._numerics.train_transform.image_size
+        one_image = torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self._world.device)
         self._model.eval()
         logits = self._gradients.module(self._normalize(one_image))
         self._model.train()

@@ -1,0 +1,76 @@
+"""One rank of a training for tests: `python -m tests.rank_process RUN ATTEMPT DIE`, its rank in the environment."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from orchestrator.data.index import index_dataset
+from orchestrator.engine.planning import load_plan
+from orchestrator.recipe.load import load_recipe
+from orchestrator.run import checkpoints
+from orchestrator.run.directory import RunDirectory
+from orchestrator.train import loop
+from orchestrator.train.loop import train
+from orchestrator.train.reporter import RunReporter, SilentReporter
+from orchestrator.train.world import World
+
+
+class MortalReporter(RunReporter):
+    """Kills its process, as a vanishing machine would, after a step or in the middle of a save."""
+
+    moment, die_at = "never", -1
+
+    def report(self, progress: Any, row: Any = None) -> None:
+        super().report(progress, row)
+        if self.moment == "at" and progress.step == self.die_at:
+            self._metrics.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def save(self, *, step: int, **arguments: Any) -> checkpoints.Checkpoint:
+        if self.moment == "saving" and step == self.die_at:
+            checkpoints.files.write_through = _die_on_second_write  # the first file is whole, the second half there
+        return super().save(step=step, **arguments)
+
+
+def _die_on_second_write(path: Path, content: bytes) -> None:
+    if path.name == "optimizer.safetensors":
+        path.write_bytes(content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    path.write_bytes(content)
+
+
+def _compute_in_float64() -> None:
+    """For tests of the arithmetic: the same loop without float32's rounding."""
+    create_model, normalize = loop.create_model, loop.Normalize.__call__
+    loop.create_model = lambda *args, **kwargs: create_model(*args, **kwargs).double()
+    loop.Normalize.__call__ = lambda self, images: normalize(self, images).double()
+    torch.Tensor.float = lambda self: self
+
+
+def main() -> None:
+    if os.environ.get("TEST_FLOAT64"):
+        _compute_in_float64()
+    run, attempt, die = RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+    world = World(rank=int(os.environ["RANK"]), size=int(os.environ["WORLD_SIZE"]), device=torch.device("cpu"))
+    if world.size > 1:
+        dist.init_process_group("gloo")
+    plan = load_plan(run)
+    assert plan is not None
+    dataset = index_dataset(str(load_recipe(run.recipe).data.root))
+    if not world.is_first:
+        train(plan, dataset, world, SilentReporter())
+        return
+    reporter = MortalReporter(run, attempt=attempt, keep_last=2, keep_best=1)
+    moment, _, step = die.partition(":")
+    reporter.moment, reporter.die_at = moment, int(step or -1)
+    train(plan, dataset, world, reporter)
+    reporter.close()
+
+
+if __name__ == "__main__":
+    main()
