@@ -1,7 +1,7 @@
 """Images on disk to batches in memory, as pure functions of (seed, epoch, sample).
 
 folder.py     lists a folder in ImageNet layout: classes, files, what is wrong with it
-image.py      reads one file: is it whole, how large is it, which pixels does it hold
+image.py      one file: is it whole, how large is it, which pixels does it hold
 manifest.py   the table of a split: path, label, width, height and size of each image, memory-mapped
 index.py      makes manifests, in parallel, once; checks that train and val belong together
 order.py      the order of an epoch
@@ -9,5 +9,6 @@ draws.py      the random crop and mirror of a sample
 transforms.py what is done to an image, with its numbers; which part of each image that means
 batch.py      what a loader is asked for and what it gives
 loader.py     the interface of loaders; dali.py and reference.py are the two there are
+resize.py     what both do to decoded pixels
 prepare/      writes data sets
 """

@@ -1,0 +1,335 @@
+"""Both loaders evaluate the same function: same images, same crops, same pixels, from any point on."""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from orchestrator.data.batch import SampleRequest
+from orchestrator.data.index import build_manifest
+from orchestrator.data.loader import available_loader, open_loader
+from orchestrator.data.manifest import Manifest
+from orchestrator.data.order import epoch_order
+from orchestrator.data.transforms import EvalTransform, Geometry, TrainTransform
+from orchestrator.errors import DataError, UsageError
+from tests.photographs import photograph, write_photographs
+
+NUM_IMAGES = 26  # batches of 8 leave a short last one
+BATCH_SIZE = 8
+SEED = 11
+
+needs_dali = pytest.mark.skipif(available_loader() != "dali", reason="NVIDIA DALI isn't installed here")
+KINDS = [pytest.param("dali", marks=needs_dali), "pytorch"]
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+TOLERANCES = {"bilinear": 1, "bicubic": 3}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    root = write_photographs(tmp_path_factory.mktemp("photographs"), num_images=NUM_IMAGES)
+    return build_manifest(root, "train")
+
+
+def train_transform(interpolation="bilinear", crop="torch"):
+    return TrainTransform(image_size=224, crop=crop, interpolation=interpolation)
+
+
+def requests_of(*epochs, num_samples=NUM_IMAGES):
+    for epoch in epochs:
+        order = epoch_order(seed=SEED, epoch=epoch, num_samples=num_samples)
+        for start in range(0, num_samples, BATCH_SIZE):
+            yield SampleRequest(epoch=epoch, indices=order[start : start + BATCH_SIZE])
+
+
+def opened(kind, manifest, transform, requests, *, num_threads=2, prefetch=2):
+    return open_loader(
+        kind,
+        manifest,
+        transform,
+        seed=SEED,
+        requests=iter(requests),
+        max_batch_size=64,
+        device="cpu",
+        num_threads=num_threads,
+        prefetch=prefetch,
+    )
+
+
+def batches_of(kind, manifest, transform, requests, **options):
+    with opened(kind, manifest, transform, requests, **options) as loader:
+        return list(loader)
+
+
+def assert_same_batches(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert batch.epoch == other.epoch
+        np.testing.assert_array_equal(batch.indices, other.indices)
+        assert torch.equal(batch.labels, other.labels)
+        assert torch.equal(batch.images, other.images)
+
+
+@needs_dali
+@pytest.mark.parametrize("interpolation", TOLERANCES)
+@pytest.mark.parametrize("crop", ["torch", "torchvision"])
+def test_loaders_agree_to_the_bit_in_every_epoch(photographs, interpolation, crop):
+    transform = train_transform(interpolation, crop)
+    of_dali = batches_of("dali", photographs, transform, requests_of(0, 1, 2))
+    assert_same_batches(of_dali, batches_of("pytorch", photographs, transform, requests_of(0, 1, 2)))
+    assert [len(batch.labels) for batch in of_dali] == [8, 8, 8, 2] * 3
+
+
+@needs_dali
+@pytest.mark.parametrize("interpolation", TOLERANCES)
+def test_loaders_agree_to_the_bit_in_evaluation(photographs, interpolation):
+    transform = EvalTransform(resize=256, crop=224, interpolation=interpolation)
+    of_dali = batches_of("dali", photographs, transform, requests_of(0))
+    assert_same_batches(of_dali, batches_of("pytorch", photographs, transform, requests_of(0)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interpolation", TOLERANCES)
+def test_training_images_are_what_pil_makes_of_them(photographs, kind, interpolation):
+    transform = train_transform(interpolation)
+    for batch in batches_of(kind, photographs, transform, requests_of(0, 1)):
+        geometry = transform.geometry(photographs, batch.indices, seed=SEED, epoch=batch.epoch)
+        for row, index in enumerate(batch.indices):
+            with Image.open(photographs.path(index)) as image:
+                x, y, w, h = geometry.boxes[row].tolist()
+                box = image.convert("RGB").crop((x, y, x + w, y + h))
+            expected = np.asarray(box.resize((224, 224), INTERPOLATIONS[interpolation]))
+            expected = expected[:, ::-1] if geometry.mirrored[row] else expected
+            assert largest_difference(batch.images[row], expected) <= TOLERANCES[interpolation]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interpolation", TOLERANCES)
+def test_evaluation_images_are_what_torchvision_makes_of_them(photographs, kind, interpolation):
+    theirs = v2.Compose([v2.Resize(256, v2.InterpolationMode(interpolation)), v2.CenterCrop(224)])
+    transform = EvalTransform(resize=256, crop=224, interpolation=interpolation)
+    for batch in batches_of(kind, photographs, transform, requests_of(0)):
+        for image, index in zip(batch.images, batch.indices, strict=True):
+            with Image.open(photographs.path(index)) as source:
+                expected = np.asarray(theirs(source.convert("RGB")))
+            assert largest_difference(image, expected) <= TOLERANCES[interpolation]
+
+
+def largest_difference(image, expected):
+    return np.abs(image.numpy().astype(int) - expected.astype(int)).max()
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """A transform that shows decoded pixels: it cuts out a box and resizes nothing."""
+
+    boxes: np.ndarray
+    output_size: int
+    interpolation: str = "bilinear"
+
+    def geometry(self, manifest, indices, *, seed, epoch):
+        n = len(indices)
+        return Geometry(
+            boxes=self.boxes[indices],
+            resized=np.full((n, 2), self.output_size),
+            window_origins=np.zeros((n, 2), dtype=np.int64),
+            mirrored=np.zeros(n, dtype=bool),
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("side", [1, 7, 64, 224, 333])
+def test_decoded_pixels_equal_those_of_pil_to_the_bit(photographs, kind, side):
+    generator = np.random.default_rng(side)
+    x = [generator.integers(0, width - side + 1) for width in photographs.widths]
+    y = [generator.integers(0, height - side + 1) for height in photographs.heights]
+    boxes = np.stack([x, y, np.full(NUM_IMAGES, side), np.full(NUM_IMAGES, side)], axis=1)
+    request = SampleRequest(epoch=0, indices=np.arange(NUM_IMAGES))
+    (batch,) = batches_of(kind, photographs, CutOut(boxes, side), [request])
+    for index, (x, y, w, h) in enumerate(boxes.tolist()):
+        with Image.open(photographs.path(index)) as image:
+            expected = np.asarray(image.convert("RGB").crop((x, y, x + w, y + h)))
+        np.testing.assert_array_equal(batch.images[index], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_restart_in_the_middle_of_an_epoch_goes_on_with_the_same_batches(photographs, kind):
+    transform = train_transform()
+    all_batches = batches_of(kind, photographs, transform, requests_of(0, 1))
+    rest = list(requests_of(0, 1))[6:]
+    assert_same_batches(batches_of(kind, photographs, transform, rest, num_threads=1, prefetch=1), all_batches[6:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_do_not_depend_on_the_batch_that_they_come_in(photographs, kind):
+    transform = train_transform()
+    indices = np.arange(NUM_IMAGES)
+    (together,) = batches_of(kind, photographs, transform, [SampleRequest(epoch=5, indices=indices)])
+    alone = batches_of(kind, photographs, transform, [SampleRequest(epoch=5, indices=indices[[i]]) for i in indices])
+    assert torch.equal(together.images, torch.cat([batch.images for batch in alone]))
+    assert torch.equal(together.labels, torch.from_numpy(np.array(photographs.labels)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_stay_as_they_are_while_they_are_held(photographs, kind):
+    with opened(kind, photographs, train_transform(), requests_of(0, 1)) as loader:
+        held = [(batch, batch.images.clone()) for batch in loader]
+    assert all(torch.equal(batch.images, copy) for batch, copy in held)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prefetch", [1, 2, 4])
+def test_requests_are_taken_at_most_prefetch_and_one_ahead(photographs, kind, prefetch):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield SampleRequest(epoch=0, indices=np.arange(4))
+
+    with opened(kind, photographs, train_transform(), endless(), prefetch=prefetch) as loader:
+        assert taken == []
+        for num_given in range(1, 6):
+            next(loader)
+            assert len(taken) <= num_given + prefetch + 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_requests_may_be_empty(photographs, kind):
+    sizes = [0, 3, 0, 0, 2, 0]
+    requests = [SampleRequest(epoch=0, indices=np.arange(size)) for size in sizes]
+    batches = batches_of(kind, photographs, train_transform(), requests)
+    assert [batch.images.shape for batch in batches] == [(size, 224, 224, 3) for size in sizes]
+    assert [len(batch.labels) for batch in batches] == sizes
+    assert batches_of(kind, photographs, train_transform(), []) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closing_twice_and_early_is_fine(photographs, kind):
+    loader = opened(kind, photographs, train_transform(), requests_of(0, 1, 2))
+    next(loader)
+    loader.close()
+    loader.close()
+
+
+def write_odd_images(folder: Path) -> None:
+    """Valid images that aren't what their names say, or of unusual kinds and sizes."""
+    image = photograph(0, 61, 47)
+    alpha = Image.fromarray(np.dstack([np.asarray(image), np.asarray(photograph(1, 61, 47))[..., 0]]))
+    rotated = Image.Exif()
+    rotated[0x112] = 6
+    folder.mkdir(parents=True)
+
+    def save(name, picture, image_format, **options):
+        picture.save(folder / f"{name}.JPEG", format=image_format, **options)
+
+    for size in ((5, 3), (200, 1), (1, 200), (1, 1), (17, 16), (500, 375)):
+        save(f"{size[0]}x{size[1]}", photograph(2, *size), "JPEG")
+    for sampling in ("4:4:4", "4:2:2", "4:2:0"):
+        save(f"progressive {sampling}", image, "JPEG", progressive=True, subsampling=sampling)
+    for mode in ("L", "CMYK"):
+        save(f"jpeg {mode}", image.convert(mode), "JPEG")
+    save("jpeg of RGB", image, "JPEG", keep_rgb=True)
+    save("jpeg, turned", image, "JPEG", exif=rotated)
+    save("two jpegs", image, "MPO", save_all=True, append_images=[photograph(3, 61, 47)])
+    for mode in ("1", "L", "LA", "P", "RGB"):
+        save(f"png {mode}", image.convert(mode), "PNG")
+    save("png RGBA", alpha, "PNG")
+    save("png, transparent palette", image.convert("P"), "PNG", transparency=bytes(range(256)))
+    save("png of 4 bits", image.quantize(16), "PNG", bits=4)
+    for name, options in {"lossy": {"quality": 80}, "lossless": {"lossless": True}}.items():
+        save(f"webp {name}", alpha, "WEBP", **options)
+    for mode in ("1", "L", "P", "RGB"):
+        save(f"bmp {mode}", image.convert(mode), "BMP")
+    save("żółw 雪", image, "JPEG")
+    whole = (folder / "żółw 雪.JPEG").read_bytes()
+    (folder / "trailing bytes.JPEG").write_bytes(whole + bytes(100))
+    bad_exif = b"Exif\0\0II*\0" + struct.pack("<I", 2**31 - 1)
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(bad_exif)) + bad_exif
+    (folder / "unreadable exif.JPEG").write_bytes(whole[:2] + segment + whole[2:])
+
+
+@pytest.fixture(scope="module")
+def odd_images(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    root = tmp_path_factory.mktemp("odd images")
+    write_odd_images(root / "train" / "odd")
+    return build_manifest(root, "train", full_decode=True)
+
+
+@needs_dali
+@pytest.mark.parametrize(
+    "transform",
+    [
+        train_transform("bilinear"),
+        train_transform("bicubic", "torchvision"),
+        EvalTransform(resize=256, crop=224, interpolation="bilinear"),
+        EvalTransform(resize=32, crop=32, interpolation="bicubic"),
+    ],
+)
+def test_odd_images_give_the_same_pixels_from_both_loaders(odd_images, transform):
+    requests = [SampleRequest(epoch=epoch, indices=np.arange(odd_images.num_samples)) for epoch in range(3)]
+    assert_same_batches(
+        batches_of("dali", odd_images, transform, requests), batches_of("pytorch", odd_images, transform, requests)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_orientation_tags_are_ignored(odd_images, kind):
+    paths = odd_images.paths(np.arange(odd_images.num_samples))
+    (turned,) = (index for index, path in enumerate(paths) if path.endswith("jpeg, turned.JPEG"))
+    boxes = np.tile([0, 0, 47, 47], (odd_images.num_samples, 1))
+    request = SampleRequest(epoch=0, indices=np.array([turned]))
+    (batch,) = batches_of(kind, odd_images, CutOut(boxes, 47), [request])
+    with Image.open(paths[turned]) as image:
+        np.testing.assert_array_equal(batch.images[0], np.asarray(image)[:, :47])
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "TIFF", "PPM"])
+def test_formats_that_are_not_read_alike_are_refused_by_name(tmp_path, image_format):
+    (tmp_path / "train/a").mkdir(parents=True)
+    photograph(0, 20, 20).save(tmp_path / "train/a/x.JPEG", format=image_format)
+    with pytest.raises(DataError, match=f"train/a/x.JPEG is a {image_format} image"):
+        build_manifest(tmp_path, "train")
+
+
+def test_png_of_16_bits_is_refused_by_name(tmp_path):
+    (tmp_path / "train/a").mkdir(parents=True)
+    deep = np.random.default_rng(0).integers(0, 2**16, (20, 20)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "train/a/x.JPEG", format="PNG")
+    with pytest.raises(DataError, match=r"train/a/x.JPEG is a PNG image with 16 bits a channel"):
+        build_manifest(tmp_path, "train")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def replace_by_another(path: Path) -> None:
+    photograph(9, 100, 80).save(path, format="JPEG")
+
+
+def replace_by_text_as_long(path: Path) -> None:
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("damage", [truncate, replace_by_another, replace_by_text_as_long, Path.unlink])
+def test_images_that_break_during_a_run_fail_it_by_name(tmp_path, kind, damage):
+    manifest = build_manifest(write_photographs(tmp_path, num_images=6), "train")
+    damage(Path(manifest.path(4)))
+    requests = [SampleRequest(epoch=0, indices=np.arange(3)), SampleRequest(epoch=0, indices=np.arange(3, 6))]
+    with opened(kind, manifest, train_transform(), requests) as loader:
+        assert len(next(loader).labels) == 3
+        with pytest.raises(DataError) as caught:
+            next(loader)
+    assert str(caught.value).startswith(manifest.path(4))
+    assert "dnctl data index" in str(caught.value)
+
+
+def test_crops_larger_than_the_resized_image_are_refused():
+    with pytest.raises(UsageError, match="can't cut 224 pixels out of an image whose short side is 200"):
+        EvalTransform(resize=200, crop=224, interpolation="bilinear")
