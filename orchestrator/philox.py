@@ -76,4 +76,5 @@ def sample_uniforms(
 ) -> npt.NDArray[np.float64]:
     """Uniform numbers in [0, 1) that belong to samples: float64[len(indices), num_uniforms], multiples of 2**-32."""
     words = sample_words(seed=seed, stream=stream, epoch=epoch, indices=indices, num_words=num_uniforms)
-    return words * 2.0**-32
+    uniforms: npt.NDArray[np.float64] = words.astype(np.float64) * 2.0**-32
+    return uniforms

@@ -83,6 +83,8 @@ def _threads(placement: Placement) -> str:
 
 
 def _shares(shares: tuple[GroupShare, ...]) -> str:
+    if not shares:
+        return "nothing to train on"
     if shares[0].num_parts > 1:
         share = shares[0]
         return f"part {share.part + 1} of {share.num_parts} of group {share.group}"

@@ -34,6 +34,7 @@ def _cifar_stem(in_chans: int, num_features: int) -> OrderedDict[str, nn.Module]
 
 
 _STEMS: Final = {"imagenet": _imagenet_stem, "cifar": _cifar_stem}
+_WITH_PREVIOUS_GROUP: Final = (99999,)  # timm.models._manipulate.MATCH_PREV_GROUP
 # Where timm taps the stem, by how much its maps are smaller than the image there, and by how much in the first block.
 _STEM_TAPS: Final = {"imagenet": ("features.relu0", 2, 4), "cifar": ("features.conv0", 1, 1)}
 
@@ -124,9 +125,12 @@ class DenseNet(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Put a new classifier in place, its weights drawn as torch's Linear draws them, its bias 0."""
         self.num_classes = num_classes
-        self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        if isinstance(self.classifier, nn.Linear):
-            nn.init.zeros_(self.classifier.bias)
+        self.classifier: nn.Module = nn.Identity()
+        if num_classes:
+            like = next(self.features.parameters())
+            linear = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            self.classifier = linear
+            nn.init.zeros_(linear.bias)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Switch recomputation; timm's name for `memory_efficient`."""
@@ -141,7 +145,7 @@ class DenseNet(nn.Module):
         stages = r"^features\.(?:denseblock|transition)(\d+)"
         return {
             "stem": r"^features\.(?:conv0|norm0)",
-            "blocks": stages if coarse else [(layers, None), (transitions, (99999,))],
+            "blocks": stages if coarse else [(layers, None), (transitions, _WITH_PREVIOUS_GROUP)],
         }
 
 

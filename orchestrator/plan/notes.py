@@ -37,10 +37,16 @@ def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
 
 def _groups(numerics: Numerics, placement: Placement) -> Iterator[str]:
     groups, ranks = numerics.batch_norm_groups, placement.world_size
-    if ranks > groups:
+    idle = sum(not shares for shares in placement.group_shares)
+    if idle:
+        yield (
+            f"{idle} of the {ranks} workers have nothing to train on, since there are {groups} batch-norm groups: take "
+            f"{groups} workers, or cluster.split_groups=true, which agrees with fewer workers to rounding only."
+        )
+    elif ranks > groups:
         yield (
             f"{ranks} workers share {groups} batch-norm groups: a group's statistics are synchronised between the "
-            "workers that hold it, in every layer."
+            "workers that hold it, in every layer. Losses agree with those of fewer workers to rounding only."
         )
     busiest, idlest = max(placement.images_per_rank), min(placement.images_per_rank)
     if groups % ranks and ranks < groups:
@@ -50,7 +56,7 @@ def _groups(numerics: Numerics, placement: Placement) -> Iterator[str]:
             f"{ranks} workers take {shares} of the {groups} batch-norm groups: the last ones wait while the first "
             f"compute. With {best} or {groups} workers none would wait."
         )
-    elif busiest > idlest:
+    elif busiest > idlest and not idle:
         yield f"The workers' parts of a step are of {idlest} to {busiest} images: some wait for the others."
 
 
@@ -76,5 +82,5 @@ def _memory(cluster: ClusterShape, estimate: Estimate) -> Iterator[str]:
     if needed is not None and there is not None and needed.total_bytes > there:
         yield (
             f"A worker needs more memory than a GPU has ({needed.total_bytes / 2**30:.1f} of {there / 2**30:.1f} GiB): "
-            "set model.memory_efficient=true, or take more workers than groups, which splits groups."
+            "set model.memory_efficient=true, or take more workers than groups and cluster.split_groups=true."
         )

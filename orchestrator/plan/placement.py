@@ -12,15 +12,17 @@ def resolve_placement(recipe: Recipe, *, cluster: ClusterShape, versions: Mappin
     """The workers of a run; needs a recipe and a cluster without `placement_faults`."""
     workers, gpus, cpus = _workers(recipe, cluster), _gpus(recipe, cluster), _cpus(recipe, cluster)
     train = recipe.train
+    busy = workers if recipe.cluster.split_groups else min(workers, train.batch_norm_groups)
     shares = tuple(
-        group_shares(num_groups=train.batch_norm_groups, world_size=workers, rank=rank) for rank in range(workers)
+        group_shares(num_groups=train.batch_norm_groups, world_size=busy, rank=rank) if rank < busy else ()
+        for rank in range(workers)
     )
     return Placement(
         world_size=workers,
         device="cuda" if gpus else "cpu",
         gpus_per_worker=gpus,
         cpus_per_worker=cpus,
-        compute_threads=max(1, cpus),
+        compute_threads=_compute_threads(recipe, cluster),
         group_shares=shares,
         images_per_rank=tuple(
             _num_images(of_rank, train.global_batch_size, train.batch_norm_groups) for of_rank in shares
@@ -65,6 +67,14 @@ def _gpus(recipe: Recipe, cluster: ClusterShape) -> int:
 def _cpus(recipe: Recipe, cluster: ClusterShape) -> int:
     cpus = recipe.cluster.cpus_per_worker
     return cluster.num_cpus // _workers(recipe, cluster) if cpus == "auto" else cpus
+
+
+def _compute_threads(recipe: Recipe, cluster: ClusterShape) -> int:
+    """Sums inside an operation depend on its threads, so by default their number doesn't depend on that of workers."""
+    cpus = _cpus(recipe, cluster)
+    if recipe.cluster.cpus_per_worker == "auto" and not _gpus(recipe, cluster) and cpus:
+        cpus = min(cpus, cluster.num_cpus // recipe.train.batch_norm_groups)
+    return max(1, cpus)
 
 
 def _num_images(shares: tuple[GroupShare, ...], batch_size: int, num_groups: int) -> int:

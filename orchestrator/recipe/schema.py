@@ -184,7 +184,11 @@ class Cluster(Section):
     gpus_per_worker: Literal[0, 1, "auto"] = "auto"
     """GPUs of each worker; "auto": 1 where the cluster has any."""
     cpus_per_worker: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """CPU cores reserved for each worker, 0 to reserve none; "auto": an even share of the cluster's."""
+    """CPU cores reserved for each worker, 0 to reserve none; "auto": an even share of the cluster's. Without GPUs a
+    worker computes with as many threads; "auto" takes a number that doesn't depend on the number of workers."""
+    split_groups: bool = False
+    """Whether workers beyond the number of batch-norm groups share a group, with its statistics synchronised in every
+    layer; the result then agrees to rounding only. Otherwise they have nothing to compute, and the plan says so."""
     max_failures: int = Field(default=3, ge=0)
     """How often the workers are started again after a failure before the run has FAILED."""
 

@@ -85,7 +85,7 @@ class _Training:
             self._optimizer,
             self._scaler,
             numerics=self._numerics,
-            shares=self._shares,
+            group_shares=plan.placement.group_shares,
             world=world,
             normalize=self._normalize,
         )

@@ -103,7 +103,7 @@ def _training_step(plan: Plan, numerics: Numerics, device: torch.device) -> Trai
         build_optimizer(model, numerics.optimizer),
         torch.amp.GradScaler(device.type, enabled=numerics.precision == "fp16"),
         numerics=numerics,
-        shares=group_shares(num_groups=1, world_size=1, rank=0),
+        group_shares=[group_shares(num_groups=1, world_size=1, rank=0)],
         world=World.single(device.type),
         normalize=Normalize(mean=numerics.mean, std=numerics.std, device=device, channels_last=numerics.channels_last),
     )

@@ -49,13 +49,13 @@ class TrainingStep:
         scaler: torch.amp.GradScaler,
         *,
         numerics: Numerics,
-        shares: Sequence[GroupShare],
+        group_shares: Sequence[Sequence[GroupShare]],
         world: World,
         normalize: Normalize,
     ) -> None:
         """Model and optimiser must be as the run shall go on from: ranks take over the first rank's values here.
 
-        shares: the batch-norm groups, or the part of one, that this rank computes in every step.
+        group_shares: for each rank the batch-norm groups, or the part of one, that it computes in every step.
         """
         self._numerics = numerics
         self._world = world
@@ -63,11 +63,11 @@ class TrainingStep:
         self._optimizer = optimizer
         self._scaler = scaler
         self._normalize = normalize
-        self._shares = shares
+        self._shares = group_shares[world.rank]
         self._autocast_dtype = AUTOCAST_DTYPE[numerics.precision]
-        if world.size > numerics.batch_norm_groups:
+        if any(share.num_parts > 1 for shares in group_shares for share in shares):
             process_group = self._make_process_groups()
-            if any(share.num_parts > 1 for share in shares):
+            if self._shares[0].num_parts > 1:
                 split_groups(model, process_group)
         self._statistics = RunningStatistics(model)
         sum_dtype = torch.float64 if numerics.deterministic else torch.float32
