@@ -48,8 +48,8 @@ format: setup  ## Format the code
 bench: setup  ## Run the benchmarks; each prints ratios against a peer measured in the same run
 	for script in cli input overhead estimate; do $(BIN)/python benchmarks/$$script.py || exit; done
 
-docs: setup  ## Write what is generated: recipes/schema.json and docs/cli.md
-	$(BIN)/dnctl recipe schema > recipes/schema.json
+docs: setup  ## Write what is generated from the code
+	$(BIN)/python -m orchestrator.recipe
 	$(BIN)/python -m tests.generate_docs
 
 lock: setup  ## Pin what pyproject.toml asks for to the newest that fit together

@@ -57,7 +57,7 @@ def test_workers_and_a_described_cluster_show_how_groups_fall():
 
 
 def test_many_workers_are_not_all_listed():
-    printed = run("densenet169", "--gpus", "64", "--set", "cluster.workers=64")
+    printed = run("densenet169", "--gpus", "64", "--set", "cluster.workers=64", "--set", "cluster.split_groups=true")
     assert "part 1 of 16 of group 0: 4 images" in printed
     assert "and so on, to rank 63" in printed
 
