@@ -81,7 +81,7 @@ def test_memory_is_that_of_the_largest_micro_batch():
 
 def test_splitting_a_group_and_recomputation_save_memory():
     whole = plan().estimate.memory
-    split = plan("cluster.workers=8").estimate.memory
+    split = plan("cluster.workers=8", "cluster.split_groups=true").estimate.memory
     recomputed = plan("model.memory_efficient=true").estimate.memory
     assert whole is not None
     assert split is not None

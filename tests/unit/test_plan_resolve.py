@@ -101,7 +101,7 @@ def test_four_groups_on_three_workers_are_128_64_and_64_images():
 
 
 def test_a_group_split_over_workers_is_said():
-    planned = plan("cluster.workers=6", cluster=EIGHT_GPUS)
+    planned = plan("cluster.workers=6", "cluster.split_groups=true", cluster=EIGHT_GPUS)
     assert planned.placement.images_per_rank == (32, 32, 32, 32, 64, 64)
     assert any("synchronised" in note for note in planned.notes)
 
@@ -200,3 +200,9 @@ def test_recipes_made_in_python_are_checked_too():
 @pytest.mark.parametrize("cluster", [TWO_CORES, EIGHT_GPUS], ids=["cpus", "gpus"])
 def test_every_recipe_plans_without_its_data(recipe: str, cluster: ClusterShape):
     assert plan(recipe=recipe, cluster=cluster, dataset=None).numerics.num_steps > 0
+
+
+def test_workers_beyond_the_groups_are_idle_unless_groups_are_split():
+    planned = plan("cluster.workers=6", cluster=EIGHT_GPUS)
+    assert planned.placement.images_per_rank == (64, 64, 64, 64, 0, 0)
+    assert any("2 of the 6 workers have nothing to train on" in note for note in planned.notes)
