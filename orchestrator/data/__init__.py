@@ -3,7 +3,8 @@
 folder.py     lists a folder in ImageNet layout: classes, files, what is wrong with it
 image.py      one file: is it whole, how large is it, which pixels does it hold
 manifest.py   the table of a split: path, label, width, height and size of each image, memory-mapped
-index.py      makes manifests, in parallel, once; checks that train and val belong together
+inspection.py all images of a data set, in parallel
+index.py      makes manifests, once; checks that train and val belong together
 order.py      the order of an epoch
 draws.py      the random crop and mirror of a sample
 transforms.py what is done to an image, with its numbers; which part of each image that means

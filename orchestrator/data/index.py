@@ -7,23 +7,20 @@ threads looked at them.
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from orchestrator.data.folder import Fault, Listing, faults_error, folders_stamp, list_split, printable
-from orchestrator.data.image import BadImageError, ImageHeader, inspect_image, quiet_pil
+from orchestrator.data.image import BadImageError, inspect_image
+from orchestrator.data.inspection import Inspected, Progress, inspect_images
 from orchestrator.data.manifest import Manifest, Rows, open_manifest, write_manifest
 from orchestrator.errors import DataError
 
 Damaged = Literal["refuse", "skip"]
 """What is done about damaged images: all of them named and none used, or left out of the manifest."""
-Progress = Callable[[int, int], None]
-"""Told (images looked at, images to look at)."""
 
-_FILES_PER_TASK = 64
 _ADVICE = (
     "Repair or remove what is named. Damaged images, but nothing else, can be left out instead: "
     "dnctl data index ROOT --damaged skip, or data.damaged=skip in the recipe."
@@ -116,8 +113,15 @@ def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[s
 
     faults = [fault for listing in listings.values() for fault in listing.faults]
     faults += _class_faults({split: known[split].classes for split in splits})
-    inspected = _inspect_all(root, listings, settings)
-    faults += [fault for split in inspected for fault in _emptied_classes(split, listings[split], inspected[split])]
+    inspected = inspect_images(
+        root,
+        {split: listing.paths for split, listing in listings.items()},
+        full_decode=settings.full_decode,
+        num_threads=settings.num_threads,
+        progress=settings.progress,
+    )
+    for split, listing in listings.items():
+        faults += _emptied_classes(split, listing, inspected[split])
     if settings.damaged == "refuse":
         left_out = [inspected[s].damaged if m is None else m.left_out for s, m in current.items()]
         faults += [fault for split_faults in left_out for fault in split_faults]
@@ -180,70 +184,16 @@ def _class_faults(classes: Mapping[str, Sequence[str]]) -> list[Fault]:
     return faults
 
 
-@dataclass(slots=True)
-class _Inspected:
-    """What the images of a split turned out to be: the columns of those that are fine, and the others' faults."""
-
-    kept: list[int] = field(default_factory=list)  # positions in the listing
-    widths: list[int] = field(default_factory=list)
-    heights: list[int] = field(default_factory=list)
-    num_bytes: list[int] = field(default_factory=list)
-    damaged: list[Fault] = field(default_factory=list)
-
-    def add(self, position: int, header: ImageHeader) -> None:
-        self.kept.append(position)
-        self.widths.append(header.width)
-        self.heights.append(header.height)
-        self.num_bytes.append(header.num_bytes)
-
-
-def _inspect_all(root: Path, listings: Mapping[str, Listing], settings: _Settings) -> dict[str, _Inspected]:
-    inspected = {split: _Inspected() for split in listings}
-    tasks = [
-        (split, start, listing.paths[start : start + _FILES_PER_TASK])
-        for split, listing in listings.items()
-        for start in range(0, len(listing.paths), _FILES_PER_TASK)
-    ]
-    num_files = sum(len(paths) for _, _, paths in tasks)
-    num_done = 0
-
-    def inspect(task: tuple[str, int, list[str]]) -> list[ImageHeader | Fault]:
-        split, _, paths = task
-        return [_inspect_one(root, f"{split}/{path}", settings.full_decode) for path in paths]
-
-    executor = ThreadPoolExecutor(settings.num_threads, thread_name_prefix="dnctl-index")
-    try:
-        with quiet_pil():
-            for (split, start, paths), outcomes in zip(tasks, executor.map(inspect, tasks), strict=True):
-                for position, outcome in enumerate(outcomes, start):
-                    if isinstance(outcome, Fault):
-                        inspected[split].damaged.append(outcome)
-                    else:
-                        inspected[split].add(position, outcome)
-                num_done += len(paths)
-                settings.progress(num_done, num_files)
-    finally:
-        executor.shutdown(cancel_futures=True)  # so that an interrupt doesn't wait for the whole data set
-    return inspected
-
-
-def _inspect_one(root: Path, path: str, full_decode: bool) -> ImageHeader | Fault:
-    try:
-        return inspect_image(root / path, full_decode=full_decode)
-    except BadImageError as error:
-        return Fault(path=path, problem=str(error))
-
-
-def _emptied_classes(split: str, listing: Listing, inspected: _Inspected) -> list[Fault]:
+def _emptied_classes(split: str, listing: Listing, inspected: Inspected) -> list[Fault]:
     """A fault for each class all of whose images are damaged."""
-    emptied = set(listing.labels) - {listing.labels[position] for position in inspected.kept}
+    emptied = set(listing.labels) - {listing.labels[position] for position in inspected.positions}
     return [Fault(path=f"{split}/{listing.classes[c]}", problem="has damaged images alone") for c in sorted(emptied)]
 
 
-def _write(root: Path, split: str, listing: Listing, inspected: _Inspected, settings: _Settings) -> Manifest:
+def _write(root: Path, split: str, listing: Listing, inspected: Inspected, settings: _Settings) -> Manifest:
     rows = Rows(
-        relative_paths=[listing.paths[position] for position in inspected.kept],
-        labels=[listing.labels[position] for position in inspected.kept],
+        relative_paths=[listing.paths[position] for position in inspected.positions],
+        labels=[listing.labels[position] for position in inspected.positions],
         widths=inspected.widths,
         heights=inspected.heights,
         num_bytes=inspected.num_bytes,

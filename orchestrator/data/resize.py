@@ -15,6 +15,8 @@ from orchestrator.data.transforms import Geometry, Interpolation
 
 Pixels = npt.NDArray[np.uint8]
 
+_PIXEL = np.dtype("V3")  # three bytes that move together
+
 
 def resize_window(box: Pixels, geometry: Geometry, row: int, interpolation: Interpolation, out: Pixels) -> None:
     """Resize a box, cut out the window and mirror it, by the numbers in a row of `geometry`.
@@ -24,16 +26,18 @@ def resize_window(box: Pixels, geometry: Geometry, row: int, interpolation: Inte
     width, height = geometry.resized[row].tolist()
     left, top = geometry.window_origins[row].tolist()
     side = len(out)
-    window = resize(torch.from_numpy(box), width, height, interpolation)[top : top + side, left : left + side]
-    torch.from_numpy(out).copy_(window.flip(1) if geometry.mirrored[row] else window)
+    resized = resize(torch.from_numpy(box), width, height, interpolation).numpy()
+    # Copied by NumPy: torch would start threads of its own for it, in each of the loader's threads.
+    window = resized[top : top + side, left : left + side].view(_PIXEL)
+    out.view(_PIXEL)[:] = window[:, ::-1] if geometry.mirrored[row] else window
 
 
 def resize(image_hwc: torch.Tensor, width: int, height: int, interpolation: Interpolation) -> torch.Tensor:
     """Resize an image, uint8[h, w, 3], to uint8[height, width, 3]."""
     source_height, source_width, _ = image_hwc.shape
-    image_nchw = image_hwc.permute(2, 0, 1)[None]
+    image_nchw = image_hwc[None].permute(0, 3, 1, 2)  # in this order torch sees that channels come last, and keeps it
     if height < source_height and source_height - height > 2 * (source_width - width):
         # PIL makes the vertical pass first here, torch never does; between the passes both round to 8 bits.
         image_nchw = F.interpolate(image_nchw, size=(height, source_width), mode=interpolation, antialias=True)
     image_nchw = F.interpolate(image_nchw, size=(height, width), mode=interpolation, antialias=True)
-    return image_nchw[0].permute(1, 2, 0)
+    return image_nchw.permute(0, 2, 3, 1)[0].contiguous()

@@ -93,6 +93,7 @@ def assert_same_quantiles(ours, theirs):
         assert np.abs(difference).max() < 12  # pixels; about four standard errors of 4000 boxes
 
 
+@pytest.mark.slow
 def test_torchvision_crops_have_the_distribution_of_torchvision():
     torch = pytest.importorskip("torch")
     transforms = pytest.importorskip("torchvision.transforms.v2")

@@ -238,6 +238,7 @@ def test_one_split_can_be_indexed_alone(root):
     assert build_manifest(root, "val").fingerprint == index_dataset(root).val.fingerprint
 
 
+@pytest.mark.slow
 def test_a_million_rows_open_without_being_read(tmp_path):
     num_rows = 1_281_167
     rows = Rows(
