@@ -33,7 +33,8 @@ _FIRST_IMAGES: Final = 2
 def measure_rate(plan: Plan, *, min_duration_s: float = 5.0) -> MeasuredRate:
     """Train on made-up images for about min_duration_s after warming up.
 
-    The rate is that of the fastest step, which other programs disturbed least: a run has the machine to itself. Sets this process's threads and determinism as a worker of the run would.
+    The rate is that of the fastest step, which other programs disturbed least: a run has the machine to itself.
+    Sets this process's threads and determinism as a worker of the run would.
     """
     prepare_process(plan)
     device = torch.device(plan.placement.device)
