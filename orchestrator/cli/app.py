@@ -1,7 +1,8 @@
 """The command `dnctl`: its commands, and how an error becomes a message and an exit code.
 
-Modules of commands import what is heavy (torch, Ray, DALI) inside the command that needs it, so that `--help` and what
-only reads files start in a fraction of a second.
+Modules of commands import what is heavy (torch, Ray, DALI, and rich, too) inside the command that needs it, so that
+`--help` and what only reads files start in a fraction of a second. Help is plain text for the same reason: typer's own
+rendering of it costs more than all the rest of `--help`.
 """
 
 import logging
@@ -22,7 +23,7 @@ app = typer.Typer(
     name="dnctl",
     help="Train DenseNets on ImageNet across machines that may go away.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -63,11 +64,11 @@ def main() -> None:
     try:
         app()
     except DnctlError as error:
-        stderr.print("[bold red]error[/bold red]:", end=" ")
-        stderr.print(str(error), markup=False, soft_wrap=True)
+        stderr().print("[bold red]error[/bold red]:", end=" ")
+        stderr().print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        stderr.print("interrupted")
+        stderr().print("interrupted")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,9 +18,9 @@ def status(json_output: JsonOption = False) -> None:
     if json_output:
         print_json({"up": cluster is not None, **(_describe(asdict(cluster)) if cluster else {})})
     elif cluster is None:
-        console.print("No cluster is up on this machine. `dnctl launch` starts one when it needs it.")
+        console().print("No cluster is up on this machine. `dnctl launch` starts one when it needs it.")
     else:
-        console.print(
+        console().print(
             f"A cluster is up: dashboard {cluster.dashboard_url}, token in {cluster.token_path}. It ends "
             f"{cluster.idle_minutes:g} minutes after its last run, or now with `dnctl cluster down`."
         )
@@ -32,12 +32,12 @@ def _describe(record: dict[str, object]) -> dict[str, object]:
 
 @app.command()
 def down() -> None:
-    """End this machine's cluster and all runs on it; runs can be resumed."""
+    """End this machine's cluster and all runs on it. Runs can be resumed."""
     from orchestrator.engine import local_cluster
 
     cluster = local_cluster.find()
     if cluster is None:
-        console.print("No cluster is up on this machine.")
+        console().print("No cluster is up on this machine.")
         return
     local_cluster.stop(cluster)
-    console.print("The cluster of this machine is down.")
+    console().print("The cluster of this machine is down.")

@@ -1,17 +1,13 @@
 """`dnctl data`: write the demo data set, and look through one of your own."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from orchestrator.cli.output import JsonOption, console, print_json, stderr
+from orchestrator.cli.output import JsonOption, console, print_json
+from orchestrator.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from orchestrator.data.index import Dataset
@@ -32,10 +28,10 @@ def demo(
     out: Annotated[Path, typer.Argument(help="The folder to write; it is made if it isn't there.")] = Path("demo-data"),
     json_output: JsonOption = False,
 ) -> None:
-    """Write a small real data set: scikit-learn's handwritten digits as JPEGs in ImageNet layout. No download."""
+    """Write a small real data set. It is scikit-learn's handwritten digits as JPEGs in ImageNet layout; no download."""
     from orchestrator.data.prepare.demo import write_demo
 
-    with _progress("writing") as progress:
+    with progress_bar("writing") as progress:
         written = write_demo(out, progress=progress)
     if json_output:
         print_json(
@@ -65,14 +61,16 @@ def index(
     ] = Damaged.REFUSE,
     json_output: JsonOption = False,
 ) -> None:
-    """Look through a data set once: find what is damaged, and keep the list of its images for all later runs."""
+    """Look through a data set once. Finds what is damaged, and keeps the list of its images for all later runs."""
     from orchestrator.data.index import index_dataset
 
-    with _progress("looking at images") as progress:
+    with progress_bar("looking at images") as progress:
         dataset = index_dataset(root, full_decode=full_decode, damaged=damaged.value, progress=progress)
     if json_output:
         print_json(_as_document(dataset))
         return
+    from rich.table import Table
+
     table = Table()
     table.add_column("split")
     for heading in ("images", "classes", "left out"):
@@ -80,14 +78,14 @@ def index(
     for manifest in (dataset.train, dataset.val):
         numbers = (manifest.num_samples, len(manifest.classes), len(manifest.left_out))
         table.add_row(manifest.split, *(f"{number:,}" for number in numbers))
-    console.print(table)
+    console().print(table)
     for fault in (*dataset.train.left_out, *dataset.val.left_out):
         _say(f"left out: {fault}")
     _say(f"fingerprint {dataset.fingerprint}")
 
 
 def _say(line: str) -> None:
-    console.print(Text(line), soft_wrap=True)
+    console().print(line, markup=False, soft_wrap=True)
 
 
 def _as_document(dataset: "Dataset") -> dict[str, object]:
@@ -106,12 +104,3 @@ def _split_document(manifest: "Manifest") -> dict[str, object]:
         "fully_decoded": manifest.full_decode,
         "left_out": [{"path": fault.path, "problem": fault.problem} for fault in manifest.left_out],
     }
-
-
-@contextmanager
-def _progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for work that reports (done, in all); nothing where stderr is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as bars:
-        task = bars.add_task(description, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)

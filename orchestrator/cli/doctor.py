@@ -9,15 +9,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from orchestrator.cli.output import JsonOption, console, human_bytes, print_json
 from orchestrator.errors import DnctlError
 from orchestrator.run.catalogue import storage_root
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Verdict = Literal["ok", "note", "fault"]
 _STYLES: dict[Verdict, str] = {"ok": "green", "note": "yellow", "fault": "bold red"}
@@ -37,24 +38,30 @@ class Finding:
 
 
 def doctor(json_output: JsonOption = False) -> None:
-    """Look at GPUs, driver, packages, storage and shared memory; exits with 2 if a run would fail here."""
+    """What this machine has, and what to do about what is missing.
+
+    Looks at GPUs, driver, packages, storage and shared memory; exits with 2 if a run would fail here.
+    """
     findings = list(examine())
     if json_output:
         print_json([asdict(finding) for finding in findings])
     else:
-        console.print(_table(findings))
+        console().print(_table(findings))
     if any(finding.verdict == "fault" for finding in findings):
         raise typer.Exit(2)
 
 
-def _table(findings: list[Finding]) -> Table:
+def _table(findings: list[Finding]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
         text = finding.found + (f"\n→ {finding.advice}" if finding.advice else "")
-        table.add_row(Text(finding.verdict, style=_STYLES[finding.verdict]), finding.subject, text)
+        table.add_row(Text(finding.verdict, style=_STYLES[finding.verdict]), finding.subject, Text(text))
     return table
 
 

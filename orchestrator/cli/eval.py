@@ -164,6 +164,6 @@ def _report(subject: _Subject, *, json_output: bool) -> None:
             }
         )
         return
-    console.print(f"{subject.name}: {accuracy.num_images} images in {human_time(seconds)}", markup=False)
-    console.print(f"top-1 {accuracy.top1:.2f} %  ({accuracy.correct1} right, error {100 - accuracy.top1:.2f} %)")
-    console.print(f"top-5 {accuracy.top5:.2f} %  ({accuracy.correct5} right, error {100 - accuracy.top5:.2f} %)")
+    console().print(f"{subject.name}: {accuracy.num_images} images in {human_time(seconds)}", markup=False)
+    console().print(f"top-1 {accuracy.top1:.2f} %  ({accuracy.correct1} right, error {100 - accuracy.top1:.2f} %)")
+    console().print(f"top-5 {accuracy.top5:.2f} %  ({accuracy.correct5} right, error {100 - accuracy.top5:.2f} %)")

@@ -42,13 +42,13 @@ def exit_code(status: RunStatus) -> int:
     return status.record.exit_code if status.record.exit_code is not None else 1
 
 
-def follow(run: RunDirectory, *, console: Console = stderr) -> Followed:
+def follow(run: RunDirectory) -> Followed:
     """Show a run until it ends. Ctrl-C leaves it going. Raises ClusterError if its job can never begin."""
     try:
-        if console.is_terminal:
-            _follow_live(run, console)
+        if stderr().is_terminal:
+            _follow_live(run, stderr())
         else:
-            _follow_in_lines(run, console)
+            _follow_in_lines(run, stderr())
     except KeyboardInterrupt:
         return Followed.DETACHED
     return Followed.ENDED
@@ -103,7 +103,7 @@ class _News:
         self._attempt = 0
         self._num_seen = 0
 
-    def since_last(self, status: RunStatus) -> Iterator[RenderableType]:
+    def since_last(self, status: RunStatus) -> Iterator[Text]:
         """Lines for what is new."""
         if status.record.attempt != self._attempt:
             self._attempt, self._num_seen = status.record.attempt, 0
@@ -112,7 +112,7 @@ class _News:
             for event in events[self._num_seen :]:
                 line = _event_line(event)
                 if line is not None:
-                    yield line
+                    yield Text(line)
             self._num_seen = len(events)
         if status.state is not State.RUNNING and (status.state, status.reason) != self._state:
             yield Text.assemble(state_text(status.state), "  ", status.reason)

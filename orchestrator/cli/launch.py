@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.follow import Followed, exit_code, follow
 from orchestrator.cli.output import JsonOption, console, print_json, stderr
-from orchestrator.cli.render_status import next_commands, render_status
 from orchestrator.cli.runs import RunArgument
 from orchestrator.cli.submit import submit
 from orchestrator.errors import UsageError
@@ -71,7 +69,7 @@ def resume(
     detach: DetachOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Go on with a run that stopped, failed or was lost, at the step after its newest whole checkpoint."""
+    """Go on with a run that stopped, failed or was lost. It begins at the step after its newest whole checkpoint."""
     from orchestrator.engine.clusters import named_cluster
     from orchestrator.recipe.load import load_recipe
 
@@ -98,7 +96,7 @@ def _print_plan(plan: "Plan", *, json_output: bool) -> None:
     if json_output:
         typer.echo(plan.to_json())
     else:
-        console.print(render_plan(plan))
+        console().print(render_plan(plan))
 
 
 def _go_on(
@@ -123,9 +121,9 @@ def _go_on(
     if before is not None and plan is not None:
         refuse_other_numerics(run, before, plan)
     if status.state.is_active and living_holder(run.lease) is not None:
-        stderr.print(f"{run.name} is running; following it")
+        stderr().print(f"{run.name} is running; following it")
     else:
-        stderr.print(f"going on with {run.name}, which was {status.state}: {status.reason}", markup=False)
+        stderr().print(f"going on with {run.name}, which was {status.state}: {status.reason}", markup=False)
         run.stop_request.unlink(missing_ok=True)
         submit(run, recipe, plan, target)
     _finish(run, target, detach=detach, json_output=json_output)
@@ -133,16 +131,19 @@ def _go_on(
 
 def _finish(run: RunDirectory, target: "Cluster | None", *, detach: bool, json_output: bool) -> None:
     """Follow a submitted run to its end, or leave it to itself; the command exits with what the run came to."""
+    from orchestrator.cli.follow import Followed, exit_code, follow
+    from orchestrator.cli.render_status import next_commands, render_status
+
     if not detach and follow(run) is Followed.DETACHED:
         detach = True
     status = read_status(run, now=time())
     if json_output:
         print_json(status.to_json())
     elif detach:
-        console.print(f"[bold]{run.name}[/bold] goes on by itself. Next:")
+        console().print(f"[bold]{run.name}[/bold] goes on by itself. Next:")
         for command in next_commands(status):
-            console.print(f"  {command}")
+            console().print(f"  {command}")
     else:
-        console.print(render_status(status))
+        console().print(render_status(status))
     if not detach:
         raise typer.Exit(exit_code(status))

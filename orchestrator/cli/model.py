@@ -1,16 +1,16 @@
 """`dnctl model`: what networks there are, and what each costs."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
 
 from orchestrator.cli.output import JsonOption, console, human_bytes, print_json
 from orchestrator.plan.architecture import DEFAULT_TASKS, DENSENETS, TIMM_PREFIX, find_architecture
 from orchestrator.plan.footprint import BYTES_PER_VALUE, Footprint, footprint
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = typer.Typer(help="What networks there are, and what each costs.", no_args_is_help=True)
 
@@ -19,7 +19,7 @@ _IN_CHANS = 3
 
 @app.command("list")
 def list_models(json_output: JsonOption = False) -> None:
-    """The networks that a recipe can name, with their exact parameter counts."""
+    """The networks that a recipe can name. With their exact parameter counts."""
     models = [_summary(name) for name in DENSENETS]
     if json_output:
         print_json(models)
@@ -35,8 +35,8 @@ def list_models(json_output: JsonOption = False) -> None:
             f"{model['num_parameters']:,}",
             _millions(model["num_multiply_adds"]),
         )
-    console.print(table)
-    console.print(f"k: growth rate. A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME.")
+    console().print(table)
+    console().print(f"k: growth rate. A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME.")
 
 
 @app.command()
@@ -50,7 +50,7 @@ def show(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """One network, stage by stage: outputs, parameters, multiply-adds and activation memory, for one image."""
+    """One network, stage by stage. Outputs, parameters, multiply-adds and activation memory, for one image."""
     measure = _measured if name.startswith(TIMM_PREFIX) else _counted
     summary, cost = measure(name, num_classes, image_size)
     if json_output:
@@ -119,8 +119,10 @@ def _json_rows(cost: Footprint) -> list[dict[str, Any]]:
 
 
 def _print_footprint(summary: dict[str, Any], cost: Footprint) -> None:
+    from rich.markup import escape
+
     heading = f"{summary['name']}, one image of {summary['image_size']} px, {summary['num_classes']} classes"
-    console.print(escape(heading), style="bold")
+    console().print(escape(heading), style="bold")
     table = _table(texts=("stage", "output", "layers"), numbers=("parameters", "mult-adds", "kept"))
     for row in cost.rows:
         table.add_row(
@@ -134,20 +136,23 @@ def _print_footprint(summary: dict[str, Any], cost: Footprint) -> None:
     table.add_section()
     kept = human_bytes(cost.activation_bytes_per_image("fp32"))
     table.add_row("all", "", "", f"{cost.num_parameters:,}", _millions(cost.num_multiply_adds), kept)
-    console.print(table)
-    console.print("Outputs are channels x height x width. Kept are activations, in fp32, for the backward pass.")
+    console().print(table)
+    console().print("Outputs are channels x height x width. Kept are activations, in fp32, for the backward pass.")
     for precision, kept_bytes in _activation_bytes(cost).items():
         plain, recomputed = human_bytes(kept_bytes["kept"]), human_bytes(kept_bytes["memory_efficient"])
         saving = f", {recomputed} with model.memory_efficient" if recomputed != plain else ""
-        console.print(f"{precision}: {plain} an image{saving}")
+        console().print(f"{precision}: {plain} an image{saving}")
 
 
 def _millions(count: int) -> str:
     return f"{count / 1e6:,.1f} M"
 
 
-def _table(*, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+def _table(*, texts: tuple[str, ...], numbers: tuple[str, ...]) -> "Table":
     """A table in which texts wrap where the terminal is narrow; names, in the first column, and numbers never do."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
     table = Table(box=SIMPLE, pad_edge=False)
     for heading in texts:
         table.add_column(heading, overflow="fold", no_wrap=heading == texts[0])

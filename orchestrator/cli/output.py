@@ -1,15 +1,31 @@
 """What every command prints with: results on stdout, everything else on stderr."""
 
 import json
-from typing import Annotated, Any
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from rich.console import Console
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+@cache
+def console() -> "Console":
+    """The terminal, or the file, that is stdout. Importing rich takes a while, so it is done at the first use."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@cache
+def stderr() -> "Console":
+    """The terminal, or the file, that is stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def print_json(document: Any) -> None:

@@ -33,7 +33,7 @@ def plan(
     probe: ProbeOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """What a launch would do: arithmetic, schedule, memory and time, on this machine or on the cluster described."""
+    """What a launch would do here, or on the cluster described. Arithmetic, schedule, memory and time."""
     from orchestrator.cli.render_plan import render_plan
     from orchestrator.plan.cluster import described_shape, installed_loader, local_shape
     from orchestrator.plan.resolve import resolve
@@ -56,12 +56,12 @@ def plan(
         from orchestrator.plan.estimate import with_measured_rate
         from orchestrator.train.probe import measure_rate
 
-        stderr.print("measuring, for some seconds …")
+        stderr().print("measuring, for some seconds …")
         resolved = with_measured_rate(resolved, measure_rate(resolved), cluster)
     if json_output:
         typer.echo(resolved.to_json())
     else:
-        console.print(render_plan(resolved))
+        console().print(render_plan(resolved))
 
 
 def _dataset_facts(recipe: "Recipe") -> "DatasetFacts | None":

@@ -3,8 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from orchestrator.cli.output import JsonOption, console, print_json
 
@@ -21,6 +19,9 @@ SetOption = Annotated[
 @app.command("list")
 def list_recipes(json_output: JsonOption = False) -> None:
     """The recipes that ship with dnctl."""
+    from rich.table import Table
+    from rich.text import Text
+
     from orchestrator.recipe.library import recipes_dir, shipped_recipes, shown_from_here
     from orchestrator.recipe.load import load_recipe
 
@@ -37,13 +38,13 @@ def list_recipes(json_output: JsonOption = False) -> None:
         train = recipe.train
         numbers = (str(train.epochs), str(train.global_batch_size), f"{train.optimizer.lr:g}")
         table.add_row(file.stem, recipe.model.name, *numbers)
-    console.print(table)
-    console.print(Text(f"Their files are in {shown_from_here(recipes_dir())}; the head of each says what to expect."))
+    console().print(table)
+    console().print(Text(f"Their files are in {shown_from_here(recipes_dir())}; the head of each says what to expect."))
 
 
 @app.command()
 def show(recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonOption = False) -> None:
-    """A recipe in full: what it extends, overrides and defaults resolved into one plain recipe."""
+    """A recipe in full. What it extends, overrides and defaults are resolved into one plain recipe."""
     from orchestrator.recipe.load import dump_recipe, load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
@@ -55,7 +56,7 @@ def show(recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonO
 
 @app.command()
 def validate(recipe: RecipeArgument, overrides: SetOption = None, json_output: JsonOption = False) -> None:
-    """Check a recipe: all faults at once, each with its line, what was found and what is allowed."""
+    """Check a recipe. All faults come at once, each with its line, what was found and what is allowed."""
     from orchestrator.plan.resolve import check_recipe
     from orchestrator.recipe.load import load_recipe
 
@@ -64,12 +65,14 @@ def validate(recipe: RecipeArgument, overrides: SetOption = None, json_output: J
     if json_output:
         print_json({"recipe": recipe, "name": loaded.name, "valid": True})
     else:
-        console.print(Text(f"{recipe} is a valid recipe."))
+        console().print(f"{recipe} is a valid recipe.", markup=False)
 
 
 @app.command()
 def schema(json_output: JsonOption = False) -> None:
-    """Every key of a recipe: what it does, what is allowed, and its default. As JSON: the schema for editors."""
+    """Every key of a recipe. What it does, what is allowed, and its default; as JSON, the schema for editors."""
+    from rich.text import Text
+
     from orchestrator.recipe.reference import editor_schema, recipe_keys
 
     if json_output:
@@ -79,5 +82,5 @@ def schema(json_output: JsonOption = False) -> None:
         text = Text(key.key, style="bold")
         if not key.is_section:
             text.append(f"  {key.allowed}; {'required' if key.is_required else f'default {key.default}'}", style="dim")
-        console.print(text)
-        console.print(Text(f"    {key.description}"))
+        console().print(text)
+        console().print(Text(f"    {key.description}"))

@@ -1,4 +1,6 @@
-"""How one run's status looks on a terminal."""
+"""How runs look on a terminal: a table of one, and a line for each of many."""
+
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -56,9 +58,31 @@ def render_status(status: RunStatus) -> RenderableType:
         table.add_row(*row)
     if status.record.finished_at is not None:
         table.add_row("wall time", human_time(status.record.finished_at - status.record.created_at))
-    table.add_row("directory", str(status.run.path))
-    table.add_row("logs", str(status.run.attempt(status.record.attempt).logs))
+    table.add_row("directory", Text(str(status.run.path)))
+    table.add_row("logs", Text(str(status.run.attempt(status.record.attempt).logs)))
     return Group(table, Text("next: " + "   ".join(next_commands(status)), style="dim"))
+
+
+def render_list(statuses: Sequence[RunStatus], *, now: float) -> RenderableType:
+    """A line for each run."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for title in ("state", "epoch", "step", "loss", "top-1 %", "best %", "images/s", "age"):
+        table.add_column(title, justify="left" if title == "state" else "right", no_wrap=True)
+    for status in statuses:
+        progress = status.progress
+        table.add_row(
+            status.run.name,
+            state_text(status.state),
+            position(progress.epoch, progress.num_epochs) if progress else "–",
+            position(progress.step, progress.num_steps) if progress else "–",
+            f"{progress.loss:.4f}" if progress and progress.loss is not None else "–",
+            accuracy(progress.top1 if progress else None),
+            accuracy(progress.best_top1 if progress else None),
+            f"{progress.images_per_s:.1f}" if progress and progress.images_per_s else "–",
+            human_time(now - status.record.created_at),
+        )
+    return table
 
 
 def _attempt(status: RunStatus) -> str:

@@ -4,16 +4,14 @@ from time import time
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from orchestrator.cli.output import JsonOption, console, human_time, print_json
-from orchestrator.cli.render_status import accuracy, position, render_status, state_text
+from orchestrator.cli.output import JsonOption, console, print_json
 from orchestrator.errors import StorageError, UsageError
 from orchestrator.run import files
 from orchestrator.run.catalogue import find_run, storage_root
 from orchestrator.run.catalogue import list_runs as all_runs
 from orchestrator.run.state import State
-from orchestrator.run.status import RunStatus, read_status
+from orchestrator.run.status import read_status
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, a unique prefix of one, or 'last'.")]
 
@@ -30,32 +28,13 @@ def list_runs(json_output: JsonOption = False) -> None:
     if json_output:
         print_json([status.to_json() for status in statuses])
     elif not statuses:
-        console.print(f"No runs in {root} yet. [bold]dnctl launch RECIPE[/bold] starts one.")
+        console().print(f"No runs in {root} yet. `dnctl launch RECIPE` starts one.", markup=False, soft_wrap=True)
     else:
-        console.print(_table(statuses))
+        from orchestrator.cli.render_status import render_list
+
+        console().print(render_list(statuses, now=time()))
     if damaged:
         raise StorageError("\n".join(damaged))
-
-
-def _table(statuses: list[RunStatus]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    for title in ("state", "epoch", "step", "loss", "top-1 %", "best %", "images/s", "age"):
-        table.add_column(title, justify="left" if title == "state" else "right", no_wrap=True)
-    for status in statuses:
-        progress = status.progress
-        table.add_row(
-            status.run.name,
-            state_text(status.state),
-            position(progress.epoch, progress.num_epochs) if progress else "–",
-            position(progress.step, progress.num_steps) if progress else "–",
-            f"{progress.loss:.4f}" if progress and progress.loss is not None else "–",
-            accuracy(progress.top1 if progress else None),
-            accuracy(progress.best_top1 if progress else None),
-            f"{progress.images_per_s:.1f}" if progress and progress.images_per_s else "–",
-            human_time(time() - status.record.created_at),
-        )
-    return table
 
 
 def status(run: RunArgument, json_output: JsonOption = False) -> None:
@@ -64,7 +43,9 @@ def status(run: RunArgument, json_output: JsonOption = False) -> None:
     if json_output:
         print_json(current.to_json())
     else:
-        console.print(render_status(current))
+        from orchestrator.cli.render_status import render_status
+
+        console().print(render_status(current))
 
 
 def stop(
@@ -75,7 +56,7 @@ def stop(
     directory = find_run(storage_root(), run)
     current = read_status(directory, now=time())
     if current.state.is_finished:
-        console.print(f"{directory.name} is {current.state} already: {current.reason}")
+        console().print(f"{directory.name} is {current.state} already: {current.reason}", markup=False)
         return
     if current.state in (State.LOST, State.PENDING) and not now:
         raise UsageError(
@@ -87,9 +68,9 @@ def stop(
         from orchestrator.cli.submit import end_at_once  # imports Ray
 
         end_at_once(current)
-        console.print(f"{directory.name} is ended. Go on with it: [bold]dnctl resume {directory.name}[/bold]")
+        console().print(f"{directory.name} is ended. Go on with it: [bold]dnctl resume {directory.name}[/bold]")
         return
-    console.print(
+    console().print(
         f"{directory.name} will save a checkpoint after its next step and stop. "
         f"See it: [bold]dnctl status {directory.name}[/bold]"
     )

@@ -49,10 +49,10 @@ def _local_cluster() -> "Cluster":
     running = clusters.running_local_cluster()
     if running is not None:
         return running
-    with stderr.status("starting a Ray cluster on this machine"):
+    with stderr().status("starting a Ray cluster on this machine"):
         cluster = clusters.started_local_cluster()
     minutes = local_cluster.idle_minutes()
-    stderr.print(
+    stderr().print(
         f"Started a Ray cluster on this machine: on loopback, behind a token. It ends {minutes:g} minutes after its "
         "last run, or now with `dnctl cluster down`."
     )
