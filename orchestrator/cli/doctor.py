@@ -98,16 +98,20 @@ def _gpus() -> Iterator[Finding]:
         )
         return
     query = [nvidia_smi, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    if answer.returncode != 0:
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+        said, works = (answer.stdout + answer.stderr).strip(), answer.returncode == 0
+    except (OSError, subprocess.TimeoutExpired) as error:
+        said, works = str(error), False
+    if not works:
         yield Finding(
             subject="GPUs",
             verdict="note",
-            found=(answer.stdout + answer.stderr).strip().splitlines()[0],
+            found=said.partition("\n")[0] or "nvidia-smi fails without a word",
             advice="the driver doesn't see a GPU; training runs on the CPU until it does",
         )
         return
-    for line in answer.stdout.strip().splitlines():
+    for line in said.splitlines():
         name, driver, memory = (part.strip() for part in line.split(","))
         yield Finding(subject="GPU", verdict="ok", found=f"{name}, {memory}, driver {driver}")
 
@@ -158,8 +162,8 @@ def _storage() -> Finding:
         root = storage_root()
     except DnctlError as error:
         return Finding(subject="storage", verdict="fault", found=str(error), advice="set DNCTL_STORAGE to a path")
-    place = next(parent for parent in (root, *root.parents) if parent.exists())
     try:
+        place = next(parent for parent in (root, *root.parents) if parent.exists())
         with tempfile.NamedTemporaryFile(dir=place, prefix=".dnctl-doctor-"):
             pass
     except OSError as error:

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import JsonOption, console, human_time, print_json
+from orchestrator.cli.output import JsonOption, console, human_time, print_json, stderr
 from orchestrator.cli.progress import progress_bar
 from orchestrator.errors import CheckpointError, NotFoundError, UsageError
 from orchestrator.run.catalogue import find_run, storage_root
-from orchestrator.run.checkpoints import MANIFEST, list_checkpoints, newest_whole, read_checkpoint, read_metric
+from orchestrator.run.checkpoints import (
+    Checkpoint,
+    is_checkpoint_path,
+    list_checkpoints,
+    newest_whole,
+    read_checkpoint,
+    read_metric,
+)
 from orchestrator.run.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -122,7 +129,7 @@ def _trained(target: str, data: str | None, best: bool, batch_size: int) -> _Sub
 def _find_checkpoint(target: str, best: bool) -> tuple[RunDirectory, Path, dict[str, bytes]]:
     """The run, the checkpoint's place and its verified contents."""
     path = Path(target)
-    if (path / MANIFEST).is_file():
+    if is_checkpoint_path(path):
         return RunDirectory(path.absolute().parent.parent), path, read_checkpoint(path)
     run = find_run(storage_root(), target)
     if best:
@@ -133,10 +140,15 @@ def _find_checkpoint(target: str, best: bool) -> tuple[RunDirectory, Path, dict[
         chosen = max(known, key=lambda item: item[:2])[2]
         return run, chosen.path, read_checkpoint(chosen.path)
     faults: list[CheckpointError] = []
-    found = newest_whole(run.checkpoints, passed_over=lambda _, error: faults.append(error))
+
+    def passed_over(_: Checkpoint, error: CheckpointError) -> None:
+        stderr().print(f"passed over: {error}", markup=False, soft_wrap=True)
+        faults.append(error)
+
+    found = newest_whole(run.checkpoints, passed_over=passed_over)
     if found is None:
         if faults:
-            raise faults[0]
+            raise CheckpointError(f"none of the {len(faults)} checkpoints of run {run.name} verifies")
         raise NotFoundError(f"run {run.name} has no checkpoint yet")
     return run, found[0].path, found[1]
 

@@ -23,16 +23,21 @@ def storage_root() -> Path:
 
 
 def list_runs(root: Path) -> list[RunDirectory]:
-    """All runs under a root, oldest first."""
-    if not root.is_dir():
-        return []
+    """All runs under a root, in the order in which they were last launched or resumed."""
     with files.translated("list the runs in", root):
+        if not root.is_dir():
+            return []
         runs = [RunDirectory(entry) for entry in root.iterdir() if (entry / "state.json").is_file()]
         return sorted(runs, key=lambda run: (run.recipe.stat().st_mtime if run.recipe.exists() else 0.0, run.name))
 
 
 def find_run(root: Path, name: str) -> RunDirectory:
-    """The run of that name, of that unique prefix, or the newest one (`last`). Raises NotFoundError or UsageError."""
+    """The run of that name, of that unique prefix, or `last`, the one last launched or resumed.
+
+    Raises NotFoundError or UsageError.
+    """
+    if not name:
+        raise UsageError("an empty name is no run's; give a name, a unique prefix of one, or `last`")
     exact = RunDirectory(root / name)
     if _NAME.fullmatch(name) and exact.exists():
         return exact

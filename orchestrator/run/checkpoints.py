@@ -7,6 +7,7 @@ Reading verifies every byte and hands out the bytes that were verified.
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import CheckpointError
+from orchestrator.errors import CheckpointError, StorageError
 from orchestrator.run import files
+
+_log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
 COMMITTED = "COMMITTED"
 _NAME = re.compile(r"step-(\d{8,})\.(\d+)")
+_FILE_NAME = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,15 @@ class Checkpoint:
     path: Path
     step: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Manifest:
+    """What MANIFEST.json says."""
+
+    files: Mapping[str, tuple[int, str]]
+    """By name: size in bytes and SHA-256. Names are plain ones, in the checkpoint's directory."""
+    metrics: Mapping[str, float | None]
 
 
 def checkpoint_path(directory: Path, *, step: int, attempt: int) -> Path:
@@ -74,56 +87,77 @@ def _describe(content: bytes) -> dict[str, Any]:
 
 def list_checkpoints(directory: Path) -> list[Checkpoint]:
     """All committed checkpoints, oldest first: by step, then by attempt."""
-    if not directory.is_dir():
-        return []
-    found = []
-    with files.translated("list", directory):
-        for entry in directory.iterdir():
-            match = _NAME.fullmatch(entry.name)
-            if match and (entry / COMMITTED).is_file():
-                found.append(Checkpoint(path=entry, step=int(match[1]), attempt=int(match[2])))
-    return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))
+    committed = [checkpoint for checkpoint in _entries(directory) if _is_committed(checkpoint)]
+    return sorted(committed, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))
+
+
+def is_checkpoint_path(path: Path) -> bool:
+    """Whether a path is a directory that is called as checkpoints are, whole or not."""
+    return _NAME.fullmatch(path.name) is not None and path.is_dir()
+
+
+def _entries(directory: Path) -> list[Checkpoint]:
+    """All that is called as checkpoints are, committed or not."""
+    with files.translated("list the checkpoints in", directory):
+        if not directory.is_dir():
+            return []
+        matches = [(entry, _NAME.fullmatch(entry.name)) for entry in directory.iterdir()]
+    return [Checkpoint(path=entry, step=int(match[1]), attempt=int(match[2])) for entry, match in matches if match]
+
+
+def _is_committed(checkpoint: Checkpoint) -> bool:
+    return (checkpoint.path / COMMITTED).is_file()
 
 
 def read_checkpoint(path: Path) -> dict[str, bytes]:
     """The verified contents of a checkpoint's files by name. Raises CheckpointError that names what is wrong."""
-    manifest = _read_manifest(path)
     contents = {}
-    for name, expected in manifest["files"].items():
-        if name != Path(name).name:
-            raise CheckpointError(f"checkpoint {path}: its manifest names a file outside of it, {name!r}: not trusted")
-        contents[name] = _read_bytes(path, name)
-        if len(contents[name]) != expected["bytes"]:
-            raise CheckpointError(
-                f"checkpoint {path}: {name} has {len(contents[name])} bytes instead of {expected['bytes']}; "
-                "it is cut short or was changed"
-            )
-        if hashlib.sha256(contents[name]).hexdigest() != expected["sha256"]:
-            raise CheckpointError(f"checkpoint {path}: {name} doesn't have the SHA-256 it was written with")
+    for name, (num_bytes, sha256) in _read_manifest(path).files.items():
+        contents[name] = content = _read_bytes(path, name)
+        if len(content) != num_bytes:
+            raise _damaged(path, f"{name} has {len(content)} bytes instead of {num_bytes}")
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise _damaged(path, f"{name} doesn't have the SHA-256 that it was written with")
     return contents
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    marker = _read_bytes(path, COMMITTED)
+def _read_manifest(path: Path) -> _Manifest:
+    """The manifest that was committed. It names files of this directory alone, whoever wrote it."""
     content = _read_bytes(path, MANIFEST)
-    if hashlib.sha256(content).hexdigest().encode() != marker.strip():
-        raise CheckpointError(f"checkpoint {path}: {MANIFEST} is not the one that was committed")
-    manifest: dict[str, Any] = json.loads(content)
-    if manifest["format_version"] != 1:
-        raise CheckpointError(
-            f"checkpoint {path}: format version {manifest['format_version']}, this dnctl reads 1: "
-            "use the dnctl that wrote it"
-        )
-    return manifest
+    if hashlib.sha256(content).hexdigest().encode() != _read_bytes(path, COMMITTED).strip():
+        raise _damaged(path, f"{MANIFEST} and {COMMITTED} don't fit together")
+    return _parse_manifest(path, content)
+
+
+def _parse_manifest(path: Path, content: bytes) -> _Manifest:
+    try:
+        document = json.loads(content)
+        if document["format_version"] != 1:
+            raise CheckpointError(
+                f"checkpoint {path}: format version {document['format_version']}, this dnctl reads 1: use the dnctl "
+                "that wrote it"
+            )
+        described = {name: (file["bytes"], file["sha256"]) for name, file in document["files"].items()}
+        metrics = dict(document["metrics"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, f"{MANIFEST} isn't one that dnctl writes ({error!r})") from error
+    for name in described:
+        if not _FILE_NAME.fullmatch(name):
+            raise _damaged(path, f"{MANIFEST} names {name!r}, which is no file of a checkpoint, and isn't trusted")
+    return _Manifest(files=described, metrics=metrics)
 
 
 def _read_bytes(path: Path, name: str) -> bytes:
     try:
         return (path / name).read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(f"checkpoint {path}: {name} is missing") from None
+        raise _damaged(path, f"{name} is missing") from None
     except OSError as error:
-        raise CheckpointError(f"checkpoint {path}: cannot read {name}: {error.strerror}") from error
+        raise _damaged(path, f"{name} can't be read: {error.strerror}") from error
+
+
+def _damaged(path: Path, what: str) -> CheckpointError:
+    return CheckpointError(f"checkpoint {path} is damaged: {what}; restore it from a copy, or take another one")
 
 
 def newest_whole(
@@ -144,34 +178,38 @@ def newest_whole(
 def read_metric(checkpoint: Checkpoint, metric: str) -> float | None:
     """A figure that a checkpoint was saved with; None if it wasn't known then, or the manifest is damaged."""
     try:
-        value: float | None = _read_manifest(checkpoint.path)["metrics"].get(metric)
+        return _read_manifest(checkpoint.path).metrics.get(metric)
     except CheckpointError:
         return None
-    return value
 
 
 def retain(directory: Path, *, keep_last: int, keep_best: int, metric: str, attempt: int) -> list[Checkpoint]:
-    """Delete checkpoints beyond the last `keep_last` and the `keep_best` highest by `metric`; returns the deleted.
+    """Delete checkpoints beyond the last `keep_last` written and the `keep_best` highest by `metric`.
 
-    The newest one is kept whatever the numbers. Leftovers of older attempts that were never committed go, too.
+    For attempt `attempt`, right after it has written a checkpoint, which is kept whatever the numbers. The last are
+    those of the newest attempts: an older attempt's later step is there because it didn't verify. Leftovers that were
+    never committed go, too. What can't be deleted now is logged and left for the next time.
+
+    Returns the deleted.
     """
-    checkpoints = list_checkpoints(directory)
+    checkpoints = sorted(list_checkpoints(directory), key=lambda checkpoint: (checkpoint.attempt, checkpoint.step))
     scores = [(read_metric(checkpoint, metric), checkpoint.step, checkpoint) for checkpoint in checkpoints]
     scored = [(score, step, checkpoint) for score, step, checkpoint in scores if score is not None]
     best = [checkpoint for _, _, checkpoint in sorted(scored, key=lambda item: item[:2], reverse=True)[:keep_best]]
     kept = {checkpoint.path for checkpoint in [*checkpoints[-max(keep_last, 1) :], *best]}
-    deleted = [checkpoint for checkpoint in checkpoints if checkpoint.path not in kept]
-    for checkpoint in deleted:
-        _delete(checkpoint.path)
-    for entry in directory.iterdir():
-        match = _NAME.fullmatch(entry.name)
-        if match and int(match[2]) < attempt and not (entry / COMMITTED).exists():
-            _delete(entry)
-    return deleted
+    leftovers = [entry for entry in _entries(directory) if entry.attempt <= attempt and not _is_committed(entry)]
+    for leftover in leftovers:
+        _delete(leftover)
+    return [checkpoint for checkpoint in checkpoints if checkpoint.path not in kept and _delete(checkpoint)]
 
 
-def _delete(path: Path) -> None:
+def _delete(checkpoint: Checkpoint) -> bool:
     """Take the marker away first, so that a deletion cut short leaves no checkpoint rather than half of one."""
-    with files.translated("delete the old checkpoint", path):
-        (path / COMMITTED).unlink(missing_ok=True)
-        shutil.rmtree(path)
+    try:
+        with files.translated("delete the old checkpoint", checkpoint.path):
+            (checkpoint.path / COMMITTED).unlink(missing_ok=True)
+            shutil.rmtree(checkpoint.path)
+    except StorageError as error:
+        _log.warning("%s", error)
+        return False
+    return True

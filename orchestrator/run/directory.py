@@ -13,13 +13,12 @@
 Whatever an attempt writes carries its number in the path, so a late writer of an old attempt harms nothing.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import NotFoundError, StorageError
+from orchestrator.errors import NotFoundError, StorageError, UsageError
 from orchestrator.run import files
-from orchestrator.run.state import State, StateRecord, read_state, write_state
+from orchestrator.run.state import State, StateRecord, create_state, read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +100,17 @@ class RunDirectory:
         return self.path / "requests" / "stop.json"
 
     def create(self, *, now: float) -> None:
-        """Make the directory of a new run, PENDING. Raises StorageError; a run of that name must not exist."""
+        """Make the directory of a new run, PENDING. Raises StorageError, or UsageError if there is such a run."""
         for directory in (self.path / "attempts", self.checkpoints, self.path / "requests"):
             files.make_directory(directory)
         record = StateRecord(state=State.PENDING, reason="created", attempt=0, created_at=now, updated_at=now)
-        write_state(self.state, record)
+        if not create_state(self.state, record):
+            raise UsageError(f"run {self.name} exists already in {self.path.parent}; give another --name")
 
     def exists(self) -> bool:
         """Whether there is a run here."""
-        return self.state.is_file()
+        with files.translated("look for a run in", self.path):
+            return self.state.is_file()
 
     def read_state(self) -> StateRecord:
         """The state record. Raises NotFoundError if there is no run here."""
@@ -135,14 +136,16 @@ class RunDirectory:
             return 0, ""
         newest = attempts[-1]
         try:
-            return newest.number, json.loads(newest.owner.read_bytes())["holder"]
-        except (OSError, ValueError, KeyError) as error:
-            raise StorageError(f"{newest.owner} is damaged ({error}); remove {newest.path} and resume") from error
+            return newest.number, files.read_json(newest.owner)["holder"]
+        except (FileNotFoundError, KeyError) as error:
+            raise StorageError(
+                f"{newest.owner} names no holder ({error!r}); remove {newest.path} and resume"
+            ) from error
 
     def claim_attempt(self, holder: str) -> AttemptDirectory:
         """Take the next attempt number, against all others who try at the same moment."""
         while True:
             attempt = self.attempt(self.newest_attempt()[0] + 1)
             files.make_directory(attempt.logs)
-            if files.create_exclusively(attempt.owner, json.dumps({"holder": holder}).encode()):
+            if files.create_exclusively(attempt.owner, files.json_bytes({"holder": holder})):
                 return attempt

@@ -1,6 +1,5 @@
 """How an attempt ended, as its workers say it: one file, and the first worker that knows writes it."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -27,8 +26,7 @@ def failure(error: DnctlError) -> Ending:
 
 def record_ending(attempt: AttemptDirectory, ending: Ending) -> None:
     """Say how the attempt ended, unless somebody has."""
-    content = json.dumps({"format_version": 1, **asdict(ending)}, indent=2).encode()
-    files.create_exclusively(attempt.ending, content)
+    files.create_exclusively(attempt.ending, files.json_bytes(asdict(ending)))
 
 
 def read_ending(attempt: AttemptDirectory) -> Ending | None:

@@ -22,6 +22,7 @@ _ADVICE = {
     errno.EPERM: "not permitted; check the owner and mode, or choose another place with DNCTL_STORAGE",
     errno.EROFS: "the filesystem is read-only; choose another place with DNCTL_STORAGE",
     errno.ENOTDIR: "a part of the path is a file; choose another place with DNCTL_STORAGE",
+    errno.EEXIST: "there is a file where a directory should be; choose another place with DNCTL_STORAGE",
 }
 
 
@@ -86,10 +87,15 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def json_bytes(document: dict[str, Any], *, format_version: int = 1) -> bytes:
+    """A JSON object with its format version, as it is written."""
+    versioned = {"format_version": format_version, **document}
+    return (json.dumps(versioned, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, document: dict[str, Any], *, format_version: int = 1) -> None:
     """Write a JSON object with its format version by atomic replace."""
-    versioned = {"format_version": format_version, **document}
-    write_atomically(path, (json.dumps(versioned, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, json_bytes(document, format_version=format_version))
 
 
 def read_json(path: Path, *, format_version: int = 1) -> dict[str, Any]:

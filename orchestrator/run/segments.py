@@ -1,14 +1,15 @@
 """JSON lines in segments: an append-only log on storage that can't append.
 
 The newest segment is replaced atomically as it grows; a full one is never touched again. A writer owns its prefix, so
-two attempts never write to one file. Flushing happens in a thread: a step is never held up by storage.
+two attempts never write to one file. Flushing happens in a thread, and a row is appended while it does: a step is never
+held up by storage.
 """
 
 import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 from orchestrator.errors import StorageError
@@ -28,10 +29,10 @@ class SegmentWriter:
         self._prefix = prefix
         self._number = 0
         self._lines: list[bytes] = []
-        self._num_bytes = 0
-        self._dirty = False
-        self._closing = False
-        self._condition = Condition()
+        self._num_written = 0
+        self._lines_lock = Lock()
+        self._file_lock = Lock()
+        self._closing = Event()
         files.make_directory(directory)
         self._thread = Thread(target=self._run, name=f"segments-{prefix}", daemon=True)
         self._thread.start()
@@ -39,41 +40,40 @@ class SegmentWriter:
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; it is on storage within FLUSH_INTERVAL_S."""
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        with self._condition:
+        with self._lines_lock:
             self._lines.append(line)
-            self._num_bytes += len(line)
-            self._dirty = True
 
     def flush(self) -> None:
         """Write what is there now. Raises StorageError."""
-        with self._condition:
-            if not self._dirty:
+        with self._file_lock:
+            with self._lines_lock:
+                lines = list(self._lines)
+            if len(lines) == self._num_written:
                 return
-            path = self._directory / f"{self._prefix}-{self._number:06d}.jsonl"
-            files.write_atomically(path, b"".join(self._lines))
-            self._dirty = False
-            if self._num_bytes >= SEGMENT_BYTES:
-                self._number += 1
-                self._lines.clear()
-                self._num_bytes = 0
+            content = b"".join(lines)
+            files.write_atomically(self._directory / f"{self._prefix}-{self._number:06d}.jsonl", content)
+            self._num_written = len(lines)
+            if len(content) >= SEGMENT_BYTES:
+                self._begin_segment()
+
+    def _begin_segment(self) -> None:
+        with self._lines_lock:
+            del self._lines[: self._num_written]
+        self._num_written = 0
+        self._number += 1
 
     def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._closing, timeout=FLUSH_INTERVAL_S)
-                closing = self._closing
+        closing = False
+        while not closing:
+            closing = self._closing.wait(FLUSH_INTERVAL_S)
             try:
                 self.flush()
             except StorageError as error:
                 _log.warning("%s; kept in memory and tried again", error)
-            if closing:
-                return
 
     def close(self) -> None:
         """Write the rest and end the thread."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
+        self._closing.set()
         self._thread.join()
 
 

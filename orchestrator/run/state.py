@@ -59,6 +59,11 @@ class StateRecord:
     """Where that job was submitted to."""
 
 
+def create_state(path: Path, record: StateRecord) -> bool:
+    """Write the first state.json; False if there is one."""
+    return files.create_exclusively(path, files.json_bytes(asdict(record)))
+
+
 def write_state(path: Path, record: StateRecord) -> None:
     """Replace state.json."""
     files.write_json(path, asdict(record))

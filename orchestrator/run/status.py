@@ -5,12 +5,9 @@ from typing import Any
 
 from orchestrator.errors import StorageError
 from orchestrator.run.directory import RunDirectory
-from orchestrator.run.lease import read_lease
+from orchestrator.run.lease import Lease, read_lease
 from orchestrator.run.progress import Progress, read_progress
 from orchestrator.run.state import State, StateRecord
-
-PENDING_GRACE_S = 120.0
-"""How long a submitted run may take to get its first lease on a cluster of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +57,16 @@ def read_status(run: RunDirectory, *, now: float) -> RunStatus:
     state, reason = record.state, record.reason
     lease = read_lease(run.lease)
     if state.is_active and (lease is None or not lease.is_live(now)):
-        silence = f"{now - lease.renewed_at:.0f} s" if lease else "ever"
-        state, reason = State.LOST, f"its driver has not been heard of for {silence}; it was {record.state}: {reason}"
+        state, reason = State.LOST, f"{_silence(lease, now)}; it was {record.state}: {reason}"
     return RunStatus(run=run, record=record, state=state, reason=reason, progress=newest_progress(run))
+
+
+def _silence(lease: Lease | None, now: float) -> str:
+    if lease is None:
+        return "its driver holds no lease"
+    if lease.renewed_at > now:
+        return f"its driver's lease is {lease.renewed_at - now:.0f} s ahead of the clock of this machine"
+    return f"its driver has not been heard of for {now - lease.renewed_at:.0f} s"
 
 
 def newest_progress(run: RunDirectory) -> Progress | None:
