@@ -27,6 +27,7 @@ from orchestrator.run.state import State, write_state
 _log = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.5
+MAX_REASON_LENGTH = 300
 _FINAL_STATE = {"finished": State.SUCCEEDED, "stopped": State.STOPPED, "failed": State.FAILED}
 
 Fit = Callable[[RunDirectory, AttemptDirectory, str], None]
@@ -50,6 +51,7 @@ def drive(run: RunDirectory, fit: Fit) -> int:
     log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(log_file)
     keeper = LeaseKeeper(run.lease, holder=holder, newest_attempt=run.newest_attempt)
+    _log.info("attempt %d of %s begins", attempt.number, run.name)
     recorder = _StateRecorder(run, attempt, keeper.taken_over)
     try:
         ending = _fit(run, attempt, holder, fit)
@@ -57,6 +59,7 @@ def drive(run: RunDirectory, fit: Fit) -> int:
         if keeper.taken_over.is_set():
             _log.warning("the run was taken over by a newer attempt; this driver writes nothing more")
             return ClusterError.exit_code
+        _log.info("attempt %d %s: %s", attempt.number, ending.outcome, ending.reason)
         recorder.write(_FINAL_STATE[ending.outcome], ending.reason, exit_code=ending.exit_code)
         return ending.exit_code
     finally:
@@ -73,16 +76,17 @@ def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit) ->
     except Exception as error:  # whatever Ray raises: the run has failed, and state.json must say so
         _log.exception("training failed")
         said = read_ending(run.attempt(run.newest_attempt()[0]))
-        return said or Ending(outcome="failed", reason=_first_line(error), exit_code=DnctlError.exit_code)
+        return said or Ending(outcome="failed", reason=_in_one_line(error), exit_code=DnctlError.exit_code)
     newest = run.attempt(run.newest_attempt()[0])
     return read_ending(newest) or Ending(
         outcome="failed", reason=f"the workers ended without a word; see {newest.logs}", exit_code=1
     )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+def _in_one_line(error: Exception) -> str:
+    """Ray's errors hold whole logs; their beginning says what happened, the driver's log has the rest."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:MAX_REASON_LENGTH] or 'no message'}; see the driver's log"
 
 
 def _refuse_while_driven(run: RunDirectory) -> None:

@@ -17,10 +17,14 @@ from orchestrator.run.directory import AttemptDirectory, RunDirectory
 
 _log = logging.getLogger(__name__)
 
+SMALLEST_RESERVATION = 0.001
+"""CPU cores of a worker that reserves none: Ray places nobody who asks for nothing."""
+
 
 def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> None:
     """Train a run on the Ray cluster that this process belongs to, to the end. Raises what Ray raises."""
     ray.init(log_to_driver=False)
+    _log.info("connected to Ray at %s", ray.get_runtime_context().gcs_address)
     recipe = load_recipe(run.recipe)
     plan = load_or_make_plan(run, recipe, cluster_shape())
     files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
@@ -39,7 +43,10 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.world_size,
             use_gpu=placement.device == "cuda",
-            resources_per_worker={"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker},
+            resources_per_worker={
+                "CPU": placement.cpus_per_worker or SMALLEST_RESERVATION,
+                "GPU": placement.gpus_per_worker,
+            },
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{attempt.number}",
@@ -48,6 +55,7 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
             callbacks=[_FailureRecorder(run.path)],
         ),
     )
+    _log.info("asking Ray for %d workers", placement.world_size)
     trainer.fit()
 
 

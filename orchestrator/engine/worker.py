@@ -43,6 +43,7 @@ def train_worker(task: WorkerTask) -> None:
     if attempt is None:
         return
     _redirect_output(attempt.rank_log(world.rank))
+    _log.info("worker %d of %d, process %d, on %s", world.rank, world.size, os.getpid(), world.device)
     try:
         outcome = _train(task, attempt, world)
     except DnctlError as error:

@@ -148,6 +148,7 @@ class _Training:
         """The experiment."""
         numerics = self._numerics
         self._report("training")
+        _log.info("training from step %d to %d", self._state.step, numerics.num_steps)
         with self._open_training_loader() as loader:
             while self._state.step < numerics.num_steps:
                 self._train_step(loader)

@@ -1,0 +1,224 @@
+"""The real command line on a real Ray cluster of this machine: launch, kill, resume, stop, refuse."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.lease import read_lease
+from tests.images import write_folder
+from tests.training import SMALL, Trained, make_run, train_ranks
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LONG = (
+    "train.epochs=20",
+    "train.batch_norm_groups=3",
+    "train.schedule.milestones=[15]",
+    "checkpoint.every_minutes=0.0001",
+    "model.drop_rate=0.2",
+)
+"""60 steps, every third a short batch, a checkpoint after each."""
+
+
+@pytest.fixture(scope="module")
+def cluster_directory() -> Iterator[Path]:
+    """A place for a local cluster of these tests alone; the cluster is ended, and nothing of it may be left."""
+    with tempfile.TemporaryDirectory(prefix="dt") as directory:
+        os.environ["DNCTL_CLUSTER_DIR"] = directory
+        try:
+            yield Path(directory)
+        finally:
+            subprocess.run([sys.executable, "-m", "orchestrator", "cluster", "down"], check=True, timeout=60)
+            del os.environ["DNCTL_CLUSTER_DIR"]
+        left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if directory in _read(path)]
+        assert left == []
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+Dnctl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def dnctl(cluster_directory: Path) -> Dnctl:
+    """Runs the command line as a person would; returns what it printed and its exit code."""
+
+    def run(*arguments: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "orchestrator", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+    return run
+
+
+def launch_arguments(images: Path, name: str, workers: int, settings: Sequence[str]) -> list[str]:
+    values = [f"data.root={images}", f"cluster.workers={workers}", *SMALL, *settings]
+    return ["launch", "demo", "--name", name, *(argument for value in values for argument in ("--set", value))]
+
+
+def run_directory(name: str) -> RunDirectory:
+    return RunDirectory(Path(os.environ["DNCTL_STORAGE"]) / name)
+
+
+def wait_for_step(run: RunDirectory, step: int, *, attempt: int) -> None:
+    """Wait until that attempt has done that many steps."""
+    deadline = monotonic() + 240
+    while monotonic() < deadline:
+        progress = run.attempt(attempt).progress
+        if progress.exists() and json.loads(progress.read_text())["step"] >= step:
+            return
+        sleep(0.05)
+    raise AssertionError(f"attempt {attempt} did not reach step {step}")
+
+
+def worker_process(run: RunDirectory, *, attempt: int, rank: int) -> int:
+    match = re.search(r"process (\d+)", run.attempt(attempt).rank_log(rank).read_text())
+    assert match is not None
+    return int(match[1])
+
+
+def status(dnctl: Dnctl, name: str) -> dict[str, Any]:
+    answer = dnctl("status", name, "--json")
+    assert answer.returncode == 0, answer.stderr
+    document: dict[str, Any] = json.loads(answer.stdout)
+    return document
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The hashes that the long run ends with when it is left alone, without Ray, on one worker."""
+    run = make_run(tmp_path_factory.mktemp("alone") / "run", small_images, workers=1, overrides=LONG)
+    return train_ranks(run, workers=1).tensors_sha256()
+
+
+def test_launch_trains_evaluates_and_reports(dnctl: Dnctl, small_images: Path) -> None:
+    answer = dnctl(*launch_arguments(small_images, "plain", 2, []), "--json")
+    assert answer.returncode == 0, answer.stderr
+    document = json.loads(answer.stdout)
+    assert document["state"] == "SUCCEEDED"
+    assert (document["step"], document["num_steps"], document["epoch"], document["world_size"]) == (9, 9, 3, 2)
+    run = run_directory("plain")
+    assert sorted(path.name for path in run.attempt(1).logs.iterdir()) == [
+        "driver.log",
+        "rank-00000.log",
+        "rank-00001.log",
+    ]
+    evaluated = json.loads(dnctl("eval", "plain", "--json").stdout)
+    assert (evaluated["num_images"], evaluated["crops"]) == (11, 1)
+    assert evaluated["top1"] == pytest.approx(document["top1"])
+    assert [row["run"] for row in json.loads(dnctl("list", "--json").stdout)] == ["plain"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_run_killed_with_its_driver_is_lost_and_resumes_to_the_same_bits(
+    dnctl: Dnctl, small_images: Path, undisturbed: dict[str, str], workers: int
+) -> None:
+    run = run_directory("killed")
+    assert dnctl(*launch_arguments(small_images, "killed", workers, LONG), "--detach").returncode == 0
+    for attempt, step in ((1, 7), (2, 24)):
+        wait_for_step(run, step, attempt=attempt)
+        lease = read_lease(run.lease)
+        assert lease is not None
+        for process in (lease.process_id, *(worker_process(run, attempt=attempt, rank=r) for r in range(workers))):
+            _kill(process)
+        if attempt == 1:
+            sleep(11)
+            assert status(dnctl, "killed")["state"] == "LOST"
+            assert dnctl("resume", "killed", "--detach").returncode == 0
+    answer = dnctl("resume", "killed")  # at once: waits until the dead driver's lease has run out
+    assert answer.returncode == 0, answer.stderr
+    assert Trained(run).tensors_sha256() == undisturbed
+    assert status(dnctl, "killed")["attempt"] == 3
+
+
+def test_a_worker_that_dies_is_replaced_and_the_bits_are_the_same(
+    dnctl: Dnctl, small_images: Path, undisturbed: dict[str, str]
+) -> None:
+    run = run_directory("replaced")
+    assert dnctl(*launch_arguments(small_images, "replaced", 2, LONG), "--detach").returncode == 0
+    wait_for_step(run, 11, attempt=1)
+    _kill(worker_process(run, attempt=1, rank=1))
+    wait_for_step(run, 60, attempt=2)
+    answer = dnctl("launch", *launch_arguments(small_images, "replaced", 2, LONG)[1:])  # follows, or finds it finished
+    assert answer.returncode in (0, 2), answer.stderr
+    assert status(dnctl, "replaced")["state"] == "SUCCEEDED"
+    assert status(dnctl, "replaced")["recoveries"] == 1
+    assert Trained(run).tensors_sha256() == undisturbed
+
+
+def test_a_stopped_run_has_a_checkpoint_and_goes_on_with_another_number_of_workers(
+    dnctl: Dnctl, small_images: Path, undisturbed: dict[str, str]
+) -> None:
+    run = run_directory("stopped")
+    settings = [value for value in LONG if not value.startswith("checkpoint")]
+    assert dnctl(*launch_arguments(small_images, "stopped", 2, settings), "--detach").returncode == 0
+    wait_for_step(run, 5, attempt=1)
+    assert dnctl("stop", "stopped").returncode == 0
+    assert dnctl("stop", "stopped").returncode == 0
+    assert dnctl("launch", *launch_arguments(small_images, "stopped", 2, settings)[1:], "--detach").returncode == 0
+    deadline = monotonic() + 60
+    while status(dnctl, "stopped")["state"] != "STOPPED" and monotonic() < deadline:
+        sleep(0.5)
+    document = status(dnctl, "stopped")
+    assert (document["state"], document["exit_code"]) == ("STOPPED", 6)
+    answer = dnctl("resume", "stopped", "--set", "cluster.workers=3")
+    assert answer.returncode == 0, answer.stderr
+    assert Trained(run).tensors_sha256() == undisturbed
+
+
+def test_a_run_that_diverges_fails_with_exit_code_5(dnctl: Dnctl, small_images: Path) -> None:
+    answer = dnctl(*launch_arguments(small_images, "diverged", 1, ["train.optimizer.lr=1e30"]))
+    assert answer.returncode == 5
+    assert "diverged" in answer.stdout
+    assert "Traceback" not in answer.stderr + answer.stdout
+
+
+def test_an_image_damaged_after_indexing_fails_the_run_by_name(dnctl: Dnctl, tmp_path: Path) -> None:
+    images = write_folder(tmp_path / "images", num_train=20, num_val=6, num_classes=2)
+    assert dnctl("data", "index", str(images)).returncode == 0
+    damaged = images / "train" / "class0" / "0004.jpg"
+    content, times = damaged.read_bytes(), damaged.stat()
+    damaged.write_bytes(content[:100] + bytes(len(content) - 100))
+    os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+    answer = dnctl(*launch_arguments(images, "damaged", 2, []))
+    assert answer.returncode == 2, answer.stdout + answer.stderr
+    assert "0004.jpg" in answer.stdout
+    assert "Traceback" not in answer.stderr + answer.stdout
+
+
+def test_a_finished_run_and_other_numerics_are_refused(dnctl: Dnctl, small_images: Path) -> None:
+    arguments = launch_arguments(small_images, "once", 1, ["train.epochs=1"])
+    assert dnctl(*arguments).returncode == 0
+    again = dnctl(*arguments)
+    assert (again.returncode, "finished" in again.stderr) == (2, True)
+    unfinished = run_directory("other")
+    make_run(unfinished.path, small_images, workers=1)
+    other = dnctl(*launch_arguments(small_images, "other", 1, ["train.optimizer.lr=0.2"]))
+    assert (other.returncode, "optimizer.lr: now 0.2, the run began with 0.1" in other.stderr) == (2, True)
+
+
+def test_a_cluster_that_does_not_answer_is_named(dnctl: Dnctl, small_images: Path) -> None:
+    arguments = launch_arguments(small_images, "nowhere", 1, [])
+    answer = dnctl(*arguments, "--cluster", "http://127.0.0.1:9", timeout_s=120)
+    assert answer.returncode == 4
+    assert "http://127.0.0.1:9" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def _kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
