@@ -5,7 +5,6 @@ through them: that is in the run directory.
 """
 
 import contextlib
-import os
 import secrets
 import shlex
 import sys
@@ -61,10 +60,7 @@ class JobClient:
 
     def _runtime_env(self) -> dict[str, Any]:
         """On this machine the nodes have this very code; elsewhere it is shipped with the job."""
-        environment = {"PYTHONUNBUFFERED": "1", "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0"}
-        if self._cluster.is_local:
-            return {"env_vars": {**environment, "PATH": os.environ.get("PATH", os.defpath)}}
-        return {"env_vars": environment, "py_modules": [str(Path(orchestrator.__file__).parent)]}
+        return {} if self._cluster.is_local else {"py_modules": [str(Path(orchestrator.__file__).parent)]}
 
     def report(self, job_id: str) -> JobReport:
         """How a job is. Raises ClusterError, also if the cluster has never heard of it."""

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 from orchestrator.data.index import Dataset, index_dataset
-from orchestrator.data.loader import available_loader
 from orchestrator.errors import RecipeError, UsageError
-from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.cluster import ClusterShape, installed_loader
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.resolve import DatasetFacts, resolve
 from orchestrator.plan.versions import installed_versions
@@ -27,7 +26,7 @@ def make_plan(recipe: Recipe, shape: ClusterShape, *, progress: Progress | None 
         cluster=shape,
         dataset=facts_of(dataset),
         versions=installed_versions(),
-        loader_available=available_loader(),
+        loader_available=installed_loader(),
     )
 
 

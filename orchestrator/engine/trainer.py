@@ -9,7 +9,7 @@ import ray.train
 import ray.train.torch
 
 from orchestrator.engine.planning import load_or_make_plan
-from orchestrator.engine.worker import WorkerTask, train_worker
+from orchestrator.engine.task import WorkerTask
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
@@ -38,7 +38,7 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
     )
     placement = plan.placement
     trainer = ray.train.torch.TorchTrainer(
-        lambda: train_worker(task),
+        lambda: _work(task),
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.world_size,
@@ -57,6 +57,13 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
     )
     _log.info("asking Ray for %d workers", placement.world_size)
     trainer.fit()
+
+
+def _work(task: WorkerTask) -> None:
+    """What runs on each rank. The import is here so that Ray's controller and the driver don't pay for the network."""
+    from orchestrator.engine.worker import train_worker
+
+    train_worker(task)
 
 
 def cluster_shape() -> ClusterShape:

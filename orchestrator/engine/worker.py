@@ -4,35 +4,23 @@ import faulthandler
 import logging
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray.train
 import ray.train.torch
 
-from orchestrator.data.index import Damaged, Dataset, index_dataset
+from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.engine.task import WorkerTask
 from orchestrator.errors import DataError, DnctlError
 from orchestrator.plan.plan import Plan
 from orchestrator.run import files
-from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.directory import AttemptDirectory
 from orchestrator.run.ending import Ending, failure, read_ending, record_ending
 from orchestrator.train.loop import Outcome, train
 from orchestrator.train.reporter import RunReporter, SilentReporter
 from orchestrator.train.world import World
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerTask:
-    """What a worker is told."""
-
-    run: RunDirectory
-    plan: Plan
-    holder: str
-    """The driver's name, under which workers that are started again claim the next attempt."""
-    data_root: str
-    damaged: Damaged
 
 
 def train_worker(task: WorkerTask) -> None:
