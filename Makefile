@@ -50,7 +50,7 @@ bench: setup  ## Run the benchmarks; each prints ratios against a peer measured 
 
 docs: setup  ## Write what is generated from the code
 	$(BIN)/python -m orchestrator.recipe
-	$(BIN)/python -m tests.generate_docs
+	$(BIN)/python -m orchestrator.cli.reference
 
 lock: setup  ## Pin what pyproject.toml asks for to the newest that fit together
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra cuda130 --extra demo --extra dev --no-header --no-annotate --output-file requirements.lock pyproject.toml

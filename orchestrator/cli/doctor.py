@@ -1,6 +1,5 @@
 """`dnctl doctor`: what this machine has, and what to do about what is missing."""
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -117,6 +116,7 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
+    from orchestrator.plan.cluster import installed_loader
     from orchestrator.plan.versions import installed_versions
 
     versions = installed_versions()
@@ -131,7 +131,7 @@ def _packages() -> Iterator[Finding]:
                 advice="install dnctl's dependencies: make setup",
             )
     dali = versions.get("nvidia-dali-cuda130") or versions.get("nvidia-dali-cuda120")
-    if dali and importlib.util.find_spec("nvidia.dali"):
+    if dali and installed_loader() == "dali":
         yield Finding(subject="DALI", verdict="ok", found=dali)
     else:
         yield Finding(
