@@ -32,7 +32,7 @@ def list_runs(json_output: JsonOption = False) -> None:
     else:
         from orchestrator.cli.render_status import render_list
 
-        console().print(render_list(statuses, now=time()))
+        console().print(render_list(statuses, now=time()), soft_wrap=True)
     if damaged:
         raise StorageError("\n".join(damaged))
 
