@@ -22,6 +22,7 @@ from orchestrator.run.segments import read_segments
 SMALL = (
     "train.global_batch_size=16",
     "train.epochs=3",
+    "train.schedule.warmup_epochs=0",
     "train.log_every_steps=1",
     "data.train.image_size=32",
     "data.num_threads=1",

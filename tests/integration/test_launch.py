@@ -124,26 +124,26 @@ def test_launch_trains_evaluates_and_reports(dnctl: Dnctl, small_images: Path) -
     assert [row["run"] for row in json.loads(dnctl("list", "--json").stdout)] == ["plain"]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(("workers", "kill_after"), [(1, [10]), (2, [7, 24]), (3, [17])])
 def test_a_run_killed_with_its_driver_is_lost_and_resumes_to_the_same_bits(
-    dnctl: Dnctl, small_images: Path, undisturbed: dict[str, str], workers: int
+    dnctl: Dnctl, small_images: Path, undisturbed: dict[str, str], workers: int, kill_after: list[int]
 ) -> None:
     run = run_directory("killed")
     assert dnctl(*launch_arguments(small_images, "killed", workers, LONG), "--detach").returncode == 0
-    for attempt, step in ((1, 7), (2, 24)):
+    for attempt, step in enumerate(kill_after, start=1):
         wait_for_step(run, step, attempt=attempt)
         lease = read_lease(run.lease)
         assert lease is not None
         for process in (lease.process_id, *(worker_process(run, attempt=attempt, rank=r) for r in range(workers))):
             _kill(process)
-        if attempt == 1:
+        if attempt < len(kill_after):
             sleep(11)
             assert status(dnctl, "killed")["state"] == "LOST"
             assert dnctl("resume", "killed", "--detach").returncode == 0
     answer = dnctl("resume", "killed")  # at once: waits until the dead driver's lease has run out
     assert answer.returncode == 0, answer.stderr
     assert Trained(run).tensors_sha256() == undisturbed
-    assert status(dnctl, "killed")["attempt"] == 3
+    assert status(dnctl, "killed")["attempt"] == len(kill_after) + 1
 
 
 def test_a_worker_that_dies_is_replaced_and_the_bits_are_the_same(
