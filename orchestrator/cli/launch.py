@@ -48,12 +48,11 @@ def launch(
 
     loaded = load_recipe(recipe, overrides or [])
     target = named_cluster(cluster)
-    plan = _plan_here(loaded) if target is None or dry_run else None
     if dry_run:
-        assert plan is not None
-        _print_plan(plan, json_output=json_output)
+        _print_plan(_plan_here(loaded, None), json_output=json_output)
         return
     run = new_run(storage_root(), name=name, recipe_name=loaded.name or "run", now=datetime.now(UTC).astimezone())
+    plan = _plan_here(loaded, run) if target is None else None
     if run.exists():
         _go_on(run, loaded, plan, target, detach=detach, json_output=json_output)
         return
@@ -76,18 +75,18 @@ def resume(
     directory = find_run(storage_root(), run)
     loaded = load_recipe(directory.recipe, overrides or [])
     target = named_cluster(cluster)
-    plan = _plan_here(loaded) if target is None else None
+    plan = _plan_here(loaded, directory) if target is None else None
     _go_on(directory, loaded, plan, target, detach=detach, json_output=json_output)
 
 
-def _plan_here(recipe: "Recipe") -> "Plan":
-    """The plan for this machine; its data is indexed, with a progress bar."""
+def _plan_here(recipe: "Recipe", run: RunDirectory | None) -> "Plan":
+    """The plan of a run on this machine; its data is indexed, with a progress bar."""
     from orchestrator.cli.progress import progress_bar
-    from orchestrator.engine.planning import make_plan
+    from orchestrator.engine.planning import load_plan, make_plan
     from orchestrator.plan.cluster import local_shape
 
     with progress_bar("indexing images") as progress:
-        return make_plan(recipe, local_shape(), progress=progress)
+        return make_plan(recipe, local_shape(), before=load_plan(run) if run else None, progress=progress)
 
 
 def _print_plan(plan: "Plan", *, json_output: bool) -> None:

@@ -16,8 +16,16 @@ from orchestrator.run.directory import RunDirectory
 Progress = Callable[[int, int], None]
 
 
-def make_plan(recipe: Recipe, shape: ClusterShape, *, progress: Progress | None = None) -> Plan:
-    """Index the recipe's data and resolve everything. Raises DataError, PlanError or RecipeError."""
+def make_plan(
+    recipe: Recipe, shape: ClusterShape, *, before: Plan | None = None, progress: Progress | None = None
+) -> Plan:
+    """Index the recipe's data and resolve everything. Raises DataError, PlanError or RecipeError.
+
+    before: the plan that the run has; what was `auto` when it was made is not chosen again.
+    """
+    if before is not None:
+        data = recipe.data.model_copy(update={"loader": before.numerics.loader})
+        recipe = recipe.model_copy(update={"data": data})
     if recipe.data.root is None:
         raise RecipeError("data.root: no data set is named; add --set data.root=/path/to/imagenet")
     dataset = index_dataset(recipe.data.root, damaged=recipe.data.damaged, progress=progress)
@@ -40,12 +48,18 @@ def facts_of(dataset: Dataset) -> DatasetFacts:
     )
 
 
-def load_or_make_plan(run: RunDirectory, recipe: Recipe, shape: ClusterShape) -> Plan:
-    """The run's plan; made now if the client that launched it couldn't see the data."""
-    plan = load_plan(run)
-    if plan is None:
-        plan = make_plan(recipe, shape)
-        write_plan(run, plan)
+def plan_on_cluster(run: RunDirectory, recipe: Recipe, shape: ClusterShape) -> Plan:
+    """The plan of an attempt that begins: the client's if it planned for this machine, else one for this cluster.
+
+    Raises UsageError if the run would go on computing something else than it began with.
+    """
+    before = load_plan(run)
+    if before is not None and run.read_state().cluster_address is None:
+        return before
+    plan = make_plan(recipe, shape, before=before)
+    if before is not None:
+        refuse_other_numerics(run, before, plan)
+    write_plan(run, plan)
     return plan
 
 

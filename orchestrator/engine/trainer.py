@@ -8,7 +8,7 @@ import ray
 import ray.train
 import ray.train.torch
 
-from orchestrator.engine.planning import load_or_make_plan
+from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.recipe.load import load_recipe
@@ -26,7 +26,7 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
     ray.init(log_to_driver=False)
     _log.info("connected to Ray at %s", ray.get_runtime_context().gcs_address)
     recipe = load_recipe(run.recipe)
-    plan = load_or_make_plan(run, recipe, cluster_shape())
+    plan = plan_on_cluster(run, recipe, cluster_shape())
     files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
     assert recipe.data.root is not None
     task = WorkerTask(
