@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS := $(BIN)/python -m pytest
-# What `make demo` makes; its runs and its cluster stay apart from a person's own.
+# Where `make demo` puts its data. Its cluster is one of its own, and ended with it.
 DEMO := demo
 
 .PHONY: help setup demo test test-fast check format bench docs lock clean
@@ -23,11 +23,11 @@ setup: .venv/.complete  ## Make .venv with the pinned dependencies and dnctl its
 	touch $@
 
 demo: setup  ## Train a small DenseNet on handwritten digits, from nothing to a table of results
-	@set -e; export DNCTL_STORAGE=$(DEMO)/runs DNCTL_CLUSTER_DIR=$$(mktemp -d /tmp/demo.XXXX); unset RAY_ADDRESS DNCTL_CLUSTER; \
+	@set -e; export DNCTL_CLUSTER_DIR=$$(mktemp -d /tmp/demo.XXXX); unset RAY_ADDRESS DNCTL_CLUSTER; \
 	trap '$(BIN)/dnctl cluster down; rm -r "$$DNCTL_CLUSTER_DIR"' EXIT; \
 	$(BIN)/dnctl data demo $(DEMO)/digits; \
 	$(BIN)/dnctl launch recipes/demo.yaml --set data.root=$(DEMO)/digits; \
-	echo "See the run again: DNCTL_STORAGE=$(DEMO)/runs $(BIN)/dnctl status last"
+	echo "To type the commands above, first: . .venv/bin/activate"
 
 test: setup  ## Run every test that this machine can run
 	$(TESTS)

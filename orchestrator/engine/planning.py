@@ -1,6 +1,7 @@
 """From a recipe to a plan on a machine that sees the data: manifests made, everything resolved, differences refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from orchestrator.data.index import Dataset, index_dataset
 from orchestrator.errors import RecipeError, UsageError
@@ -75,7 +76,10 @@ def write_plan(run: RunDirectory, plan: Plan) -> None:
 
 
 def write_recipe(run: RunDirectory, recipe: Recipe) -> None:
-    """Keep the recipe as it was launched."""
+    """Keep the recipe as it was launched, its data's place made absolute: workers start elsewhere."""
+    if recipe.data.root is not None:
+        data = recipe.data.model_copy(update={"root": str(Path(recipe.data.root).absolute())})
+        recipe = recipe.model_copy(update={"data": data})
     files.write_atomically(run.recipe, dump_recipe(recipe).encode())
 
 
