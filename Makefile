@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS := $(BIN)/python -m pytest
+JOBS ?= 2
 # Where `make demo` puts its data. Its cluster is one of its own, and ended with it.
 DEMO := demo
 
@@ -29,11 +30,12 @@ demo: setup  ## Train a small DenseNet on handwritten digits, from nothing to a 
 	$(BIN)/dnctl launch recipes/demo.yaml --set data.root=$(DEMO)/digits; \
 	echo "To type the commands above, first: . .venv/bin/activate"
 
-test: setup  ## Run every test that this machine can run
-	$(TESTS)
+test: setup  ## Run every test that this machine can run: side by side, but for those that start a Ray cluster
+	$(TESTS) -m "not ray" -n $(JOBS)
+	$(TESTS) -m ray
 
 test-fast: setup  ## Run the tests that take seconds
-	$(TESTS) -m "not slow and not ray and not multihost and not gpu"
+	$(TESTS) -m "not slow and not ray and not multihost and not gpu" -n $(JOBS)
 
 check: setup  ## Lint, formatting, types and import rules; changes nothing
 	$(BIN)/ruff format --check .
