@@ -1,6 +1,7 @@
 """The Ray Train trainer of a run: placement, worker groups and restarts are Ray's."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestrator.run.directory import AttemptDirectory, RunDirectory
 
 _log = logging.getLogger(__name__)
 
+MAX_FAULT_LENGTH = 160
 SMALLEST_RESERVATION = 0.001
 """CPU cores of a worker that reserves none: Ray places nobody who asks for nothing."""
 
@@ -87,8 +89,17 @@ class _FailureRecorder(ray.train.UserCallback):  # type: ignore[misc]
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         attempt = self._run.attempt(self._run.newest_attempt()[0])
-        rank, error = min(worker_exceptions.items(), key=lambda item: item[0])
-        lines = str(error).strip().splitlines()
-        reason = f"worker {rank} failed: {lines[-1] if lines else type(error).__name__}"
+        faults = {rank: _what_happened(error) for rank, error in sorted(worker_exceptions.items())}
+        reason = "; ".join(f"worker {rank}: {fault}" for rank, fault in faults.items())
         number = len(attempt.worker_failures)
-        files.write_json(attempt.path / f"worker-failure-{number:03d}.json", {"reason": reason})
+        files.write_json(
+            attempt.path / f"worker-failure-{number:03d}.json", {"reason": f"starting again after {reason}"}
+        )
+
+
+def _what_happened(error: Exception) -> str:
+    """The line of an exception that says it; Ray's texts hold whole tracebacks of the worker."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    line = (telling or lines or [type(error).__name__])[-1 if telling else 0]
+    return line[:MAX_FAULT_LENGTH]
