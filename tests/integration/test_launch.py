@@ -172,7 +172,6 @@ def test_a_stopped_run_has_a_checkpoint_and_goes_on_with_another_number_of_worke
     wait_for_step(run, 5, attempt=1)
     assert dnctl("stop", "stopped").returncode == 0
     assert dnctl("stop", "stopped").returncode == 0
-    assert dnctl("launch", *launch_arguments(small_images, "stopped", 2, settings)[1:], "--detach").returncode == 0
     deadline = monotonic() + 60
     while status(dnctl, "stopped")["state"] != "STOPPED" and monotonic() < deadline:
         sleep(0.5)
