@@ -138,6 +138,8 @@ def _event_line(event: dict[str, object]) -> str | None:
 def render_live(status: RunStatus) -> RenderableType:
     """The moving part: state, bars for the epoch and the run, the newest figures."""
     head = Text.assemble((status.run.name, "bold"), "  ", state_text(status.state), f"  {status.reason}")
+    if status.state in (State.PENDING, State.STARTING, State.RECOVERING):
+        head.append(f"  {human_time(max(time() - status.record.updated_at, 0))}", style="dim")
     progress = status.progress
     if progress is None:
         return head
