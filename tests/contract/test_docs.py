@@ -42,10 +42,18 @@ def test_relative_links_lead_somewhere(page: Path):
         assert not anchor or anchor in _anchors(file), f"{link}: no such heading"
 
 
+def _code(page: Path) -> str:
+    """A page's blocks and spans of code; a recipe's comments."""
+    if page.suffix == ".yaml":
+        return "\n".join(re.findall(r"^ *# *(.*)$", page.read_text(), re.MULTILINE))
+    blocks = re.findall(r"^```.*?^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`[^`]+`", _prose(page))])
+
+
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=_name)
 def test_commands_that_are_named_exist(page: Path):
-    """`dnctl X` and `dnctl X Y`, in code or in a line that begins with it."""
-    for name, rest in re.findall(r"(?:^|[`$#/]) *dnctl ([a-z]+)((?: [a-z]+)?)", page.read_text(), re.MULTILINE):
+    """`dnctl X` and `dnctl X Y`, where a line or a span of code begins with it."""
+    for name, rest in re.findall(r"(?:^|[`$/]) *dnctl ([a-z]+)((?: [a-z]+)?)", _code(page), re.MULTILINE):
         assert [name] in COMMANDS, f"`dnctl {name}` is no command"
         subcommands = [command[1] for command in COMMANDS if command[0:1] == [name] and len(command) > 1]
         assert not subcommands or not rest or rest.strip() in subcommands, f"`dnctl {name}{rest}` is no command"
