@@ -14,10 +14,10 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from orchestrator.engine.local_cluster import (
@@ -132,14 +132,34 @@ def _get_jobs(cluster: LocalCluster) -> list[dict[str, Any]] | None:
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
-    """End Ray's head, which ends its own processes; after some seconds by force."""
+    """End Ray's head and all processes below it; after some seconds by force.
+
+    Ray's agents now and then outlive their raylet. All of them are in this keeper's session, so they are found there.
+    """
     if head.poll() is None:
         head.terminate()
         try:
-            head.wait(15)
+            head.wait(10)
         except subprocess.TimeoutExpired:
             head.kill()
             head.wait()
+    deadline = monotonic() + 5
+    while others := _others_in_session():
+        for process_id in others:
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGTERM if monotonic() < deadline else signal.SIGKILL)
+        sleep(0.2)
+
+
+def _others_in_session() -> list[int]:
+    """The other processes of the session that this keeper leads; none where the system has no /proc."""
+    own, others = os.getpid(), []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == own and state != "Z" and int(stat.parent.name) != own:
+                others.append(int(stat.parent.name))
+    return others
 
 
 if __name__ == "__main__":

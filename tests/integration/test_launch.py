@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.engine import local_cluster
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import read_lease
 from tests.images import write_folder
@@ -39,17 +40,13 @@ def cluster_directory() -> Iterator[Path]:
         try:
             yield Path(directory)
         finally:
+            cluster = local_cluster.find()
             subprocess.run([sys.executable, "-m", "orchestrator", "cluster", "down"], check=True, timeout=60)
             del os.environ["DNCTL_CLUSTER_DIR"]
-        left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if directory in _read(path)]
-        assert left == []
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+        if cluster is not None:
+            listing = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True, check=True)
+            sessions = [line.split()[0] for line in listing.stdout.splitlines()]
+            assert str(cluster.keeper_process_id) not in sessions
 
 
 Dnctl = Callable[..., subprocess.CompletedProcess[str]]
