@@ -44,9 +44,11 @@ def cluster_directory() -> Iterator[Path]:
             subprocess.run([sys.executable, "-m", "orchestrator", "cluster", "down"], check=True, timeout=60)
             del os.environ["DNCTL_CLUSTER_DIR"]
         if cluster is not None:
-            listing = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True, check=True)
-            sessions = [line.split()[0] for line in listing.stdout.splitlines()]
-            assert str(cluster.keeper_process_id) not in sessions
+            listing = subprocess.run(["ps", "-eo", "sid=,stat="], capture_output=True, text=True, check=True)
+            processes = [line.split() for line in listing.stdout.splitlines()]
+            assert [
+                stat for session, stat in processes if session == str(cluster.keeper_process_id) and stat[0] != "Z"
+            ] == []
 
 
 Dnctl = Callable[..., subprocess.CompletedProcess[str]]
