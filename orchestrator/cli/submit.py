@@ -1,5 +1,6 @@
 """Handing a run to a cluster, and ending its job at once. Talks to people on stderr only."""
 
+import secrets
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING
@@ -28,19 +29,22 @@ def submit(run: RunDirectory, recipe: "Recipe", plan: "Plan | None", target: "Cl
     write_recipe(run, recipe)
     if plan is not None:
         write_plan(run, plan)
-    cluster = target or _local_cluster()
-    job_id = JobClient(cluster).submit(run)
-    record = replace(
-        run.read_state(),
-        state=State.PENDING,
-        reason="submitted",
-        updated_at=time(),
-        finished_at=None,
-        exit_code=None,
-        job_id=job_id,
-        cluster_address=None if cluster.is_local else cluster.jobs_address,
+    pending = replace(
+        run.read_state(), state=State.PENDING, reason="submitted", updated_at=time(), finished_at=None, exit_code=None
     )
-    write_state(run.state, record)
+    try:
+        cluster = target or _local_cluster()
+        client, job_id = JobClient(cluster), f"{run.name}-{secrets.token_hex(3)}"
+        address = None if cluster.is_local else cluster.jobs_address
+        # Before the job: from its first moment on, the driver alone writes the state.
+        write_state(run.state, replace(pending, job_id=job_id, cluster_address=address))
+        client.submit(run, job_id)
+    except ClusterError as error:
+        failed = replace(
+            pending, state=State.FAILED, reason=str(error), finished_at=time(), exit_code=ClusterError.exit_code
+        )
+        write_state(run.state, failed)
+        raise
 
 
 def _local_cluster() -> "Cluster":

@@ -5,7 +5,6 @@ through them: that is in the run directory.
 """
 
 import contextlib
-import secrets
 import shlex
 import sys
 from collections.abc import Iterator
@@ -45,9 +44,8 @@ class JobClient:
 
             self._client: Any = JobSubmissionClient(cluster.jobs_address)
 
-    def submit(self, run: RunDirectory) -> str:
-        """Submit the driver of a run; returns the job's id."""
-        job_id = f"{run.name}-{secrets.token_hex(3)}"
+    def submit(self, run: RunDirectory, job_id: str) -> None:
+        """Submit the driver of a run as a job of that id, which must be new to the cluster."""
         python = sys.executable if self._cluster.is_local else "python"
         with self._translated():
             self._client.submit_job(
@@ -56,7 +54,6 @@ class JobClient:
                 runtime_env=self._runtime_env(),
                 metadata={"dnctl_run": run.name},
             )
-        return job_id
 
     def _runtime_env(self) -> dict[str, Any]:
         """On this machine the nodes have this very code; elsewhere it is shipped with the job."""

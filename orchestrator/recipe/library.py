@@ -24,11 +24,11 @@ def find_recipe(path_or_name: str) -> Path:
     path = Path(path_or_name)
     if os.path.isfile(path):  # noqa: PTH113 — unlike pathlib's, it says no to names that can't be, too
         return path
-    if os.path.isdir(path):  # noqa: PTH112
-        raise RecipeError(f"{path_or_name} is a folder: name a recipe file in it.")
     shipped = {file.stem: file for file in shipped_recipes()}
     if path_or_name in shipped:
         return shown_from_here(shipped[path_or_name])
+    if os.path.isdir(path):  # noqa: PTH112
+        raise RecipeError(f"{path_or_name} is a folder: name a recipe file in it.")
     raise RecipeError(
         f"There is no recipe {path_or_name}: no file of that name, "
         f"and the recipes that ship with dnctl are {', '.join(shipped)}."

@@ -123,3 +123,9 @@ def test_a_folder_is_no_recipe(tmp_path: Path):
 def test_a_name_that_no_file_can_have_is_refused_like_any_other(name: str):
     with pytest.raises(RecipeError, match="There is no recipe"):
         load_recipe(name)
+
+
+def test_a_shipped_name_is_not_mistaken_for_a_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("demo").name == "demo"
