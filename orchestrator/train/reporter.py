@@ -79,7 +79,9 @@ class RunReporter:
         self._events.append({"time": time(), "event": kind, **details})
 
     def save(self, *, step: int, contents: Mapping[str, bytes], metrics: Mapping[str, float | None]) -> Checkpoint:
-        """Write, commit, and let go of older ones."""
+        """Write, commit, and let go of older ones. The logs come first: what led to a checkpoint is never missing."""
+        self._metrics.flush()
+        self._events.flush()
         number = self._attempt.number
         path = checkpoint_path(self._run.checkpoints, step=step, attempt=number)
         write_checkpoint(path, contents, metrics=metrics, may_commit=self._refuse_if_taken_over)
