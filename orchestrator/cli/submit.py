@@ -6,7 +6,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import stderr
-from orchestrator.errors import ClusterError
+from orchestrator.errors import ClusterError, RunStoppedError
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State, write_state
 from orchestrator.run.status import RunStatus
@@ -87,7 +87,13 @@ def end_at_once(status: RunStatus) -> None:
             return
     record = status.run.read_state()
     if not record.state.is_finished:
-        ended = replace(record, state=State.STOPPED, reason="stopped at once", finished_at=time(), exit_code=6)
+        ended = replace(
+            record,
+            state=State.STOPPED,
+            reason="stopped at once",
+            finished_at=time(),
+            exit_code=RunStoppedError.exit_code,
+        )
         write_state(status.run.state, ended)
 
 

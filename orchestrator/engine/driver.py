@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event, RLock, Thread
 from time import time
 
-from orchestrator.errors import ClusterError, DnctlError
+from orchestrator.errors import ClusterError, DnctlError, RunStoppedError
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, failure, read_ending
@@ -163,7 +163,7 @@ class _StateRecorder:
         stop_asked_for = self._run.stop_request.exists()
         state = State.STOPPED if stop_asked_for else State.FAILED
         reason = "stopped at once, without a checkpoint" if stop_asked_for else "the cluster ended the driver (SIGTERM)"
-        self.write(state, reason, exit_code=6 if stop_asked_for else ClusterError.exit_code)
+        self.write(state, reason, exit_code=(RunStoppedError if stop_asked_for else ClusterError).exit_code)
         os._exit(143)
 
 

@@ -11,7 +11,7 @@ import ray.train.torch
 
 from orchestrator.data.index import Dataset, index_dataset
 from orchestrator.engine.task import WorkerTask
-from orchestrator.errors import DataError, DnctlError
+from orchestrator.errors import DataError, DnctlError, RunStoppedError
 from orchestrator.plan.plan import Plan
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory
@@ -95,5 +95,7 @@ def _open_dataset(task: WorkerTask) -> Dataset:
 
 def _ending(outcome: Outcome, plan: Plan) -> Ending:
     if outcome is Outcome.STOPPED:
-        return Ending(outcome="stopped", reason="stopped on request, with a checkpoint", exit_code=6)
+        return Ending(
+            outcome="stopped", reason="stopped on request, with a checkpoint", exit_code=RunStoppedError.exit_code
+        )
     return Ending(outcome="finished", reason=f"trained {plan.numerics.epochs} epochs", exit_code=0)
