@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.errors import RecipeError
 from orchestrator.recipe.document import Fault, Node, Origin, override_node, read_yaml
+from orchestrator.recipe.faults import list_faults
 from orchestrator.recipe.library import find_recipe, shown_from_here
 from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.validate import validate
@@ -88,7 +89,4 @@ def _read_override(override: str) -> tuple[Node | None, list[Fault]]:
 
 
 def _error(faults: Iterable[Fault]) -> RecipeError:
-    lines = [str(fault) for fault in sorted(faults, key=lambda fault: (fault.origin.line == 0, fault.origin))]
-    if len(lines) == 1:
-        return RecipeError(lines[0])
-    return RecipeError(f"The recipe has {len(lines)} faults:\n" + "\n".join(f"  {line}" for line in lines))
+    return RecipeError(list_faults(faults, "recipe"))

@@ -1,4 +1,4 @@
-"""What the schema says about each key, in words: for error messages, `dnctl recipe schema` and docs/recipes.md."""
+"""What a schema says about each key, in words: for error messages, `dnctl recipe schema` and docs/recipes.md."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+
 from orchestrator.recipe.schema import Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key of a recipe."""
+    """One key of a recipe, or of another YAML file."""
 
     key: str
     """Dotted."""
@@ -28,8 +30,13 @@ class Key:
 @cache
 def recipe_keys() -> Mapping[str, Key]:
     """Every key of a recipe by its dotted name, in the order of the schema; sections come before what they hold."""
-    schema = Recipe.model_json_schema()
-    return {key.key: key for key in _walk(schema, schema["$defs"], prefix="")}
+    return keys_of(Recipe)
+
+
+def keys_of(model: type[BaseModel]) -> Mapping[str, Key]:
+    """Every key of a file with that schema, by its dotted name."""
+    schema = model.model_json_schema()
+    return {key.key: key for key in _walk(schema, schema.get("$defs", {}), prefix="")}
 
 
 def editor_schema() -> dict[str, Any]:
