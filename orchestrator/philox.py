@@ -26,6 +26,7 @@ class Stream(IntEnum):
     CROP = 1
     MIRROR = 2
     DROPOUT = 3
+    COLOR = 4
 
 
 def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:

@@ -7,6 +7,7 @@ inspection.py all images of a data set, in parallel
 index.py      makes manifests, once; checks that train and val belong together
 order.py      the order of an epoch
 draws.py      the random crop and mirror of a sample
+color.py      the random change of a sample's colours
 transforms.py what is done to an image, with its numbers; which part of each image that means
 batch.py      what a loader is asked for and what it gives
 loader.py     the interface of loaders; dali.py and reference.py are the two there are

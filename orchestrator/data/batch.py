@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from orchestrator.data.color import ColorMaps
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
@@ -28,3 +30,5 @@ class Batch:
     indices: npt.NDArray[np.int64]
     """int64[n] on the host, as requested."""
     epoch: int
+    color: ColorMaps | None = None
+    """How the colours of each image are still to be changed, on the loader's device; None: not at all."""

@@ -21,6 +21,7 @@ from nvidia.dali import Pipeline, fn, types
 from torch.utils.dlpack import from_dlpack
 
 from orchestrator.data.batch import Batch, SampleRequest
+from orchestrator.data.color import ColorMaps
 from orchestrator.data.image import BadImageError, changed_size, read_rgb
 from orchestrator.data.loader import Loader, unreadable
 from orchestrator.data.manifest import Manifest
@@ -43,6 +44,7 @@ class _Work:
 
     request: SampleRequest
     geometry: Geometry
+    color: ColorMaps | None
     begun: Future[None]
 
 
@@ -92,8 +94,12 @@ class DaliLoader(Loader):
         previous, self._decoding = self._decoding, None
         if request is not None:
             geometry = self._transform.geometry(self._manifest, request.indices, seed=self._seed, epoch=request.epoch)
-            begun = self._feeder.submit(self._begin, request, geometry)
-            self._decoding = _Work(request=request, geometry=geometry, begun=begun)
+            self._decoding = _Work(
+                request=request,
+                geometry=geometry,
+                color=self._transform.color_maps(request.indices, seed=self._seed, epoch=request.epoch),
+                begun=self._feeder.submit(self._begin, request, geometry),
+            )
         if previous is not None:
             self._pending.append(self._feeder.submit(self._complete, previous))
         return request is not None or previous is not None
@@ -126,6 +132,7 @@ class DaliLoader(Loader):
             labels=torch.from_numpy(self._manifest.labels[work.request.indices]).to(self._device),
             indices=work.request.indices,
             epoch=work.request.epoch,
+            color=work.color and work.color.to(self._device),
         )
 
     def _images(self, request: SampleRequest, geometry: Geometry) -> torch.Tensor:
@@ -207,5 +214,6 @@ def _resize_on_gpu(images: Any, transform: Transform) -> Any:
         antialias=True,
     )
     window_origin = fn.external_source(name="window_origin", ndim=1, dtype=types.INT32)
-    images = fn.slice(images, window_origin, [side, side], axes=[1, 0])
+    fill = list(transform.fill)
+    images = fn.slice(images, window_origin, [side, side], axes=[1, 0], out_of_bounds_policy="pad", fill_values=fill)
     return fn.flip(images, horizontal=fn.external_source(name="mirrored", ndim=0, dtype=types.INT32))

@@ -1,4 +1,4 @@
-"""The random part of augmentation: where a sample is cropped and whether it is mirrored.
+"""The random part of where a sample's pixels come from: how it is cropped and whether it is mirrored.
 
 A draw depends on (seed, epoch, sample) and the image's size alone, never on the batch, the rank or the loader. All
 functions here are vectorised over samples; each try of each sample has uniform numbers of its own.
@@ -60,6 +60,27 @@ def crop_boxes(
     box_y = np.floor(u[rows, first, 3] * (image_h - box_h + 1)).astype(np.int64)
     drawn = np.stack([box_x, box_y, box_w, box_h], axis=1)
     return np.where(any_fits[:, None], drawn, fall_back(image_w, image_h, ratio))
+
+
+def padded_windows(
+    *,
+    seed: int,
+    epoch: int,
+    indices: IntArray,
+    widths: npt.NDArray[np.integer],
+    heights: npt.NDArray[np.integer],
+    padding: int,
+    side: int,
+) -> IntArray:
+    """Where a square is cut out of each image after padding: int64[n, 2], x and y in pixels of the image itself.
+
+    padding: pixels added on every side, which are the ones at negative positions and beyond the image's size.
+    side: of the square; the padded image must be at least as large. Every position in it is as likely as another.
+    """
+    u = sample_uniforms(seed=seed, stream=Stream.CROP, epoch=epoch, indices=indices, num_uniforms=2)
+    sizes = np.stack([widths, heights], axis=1).astype(np.int64)
+    num_positions = sizes + 2 * padding - side + 1
+    return np.floor(u * num_positions).astype(np.int64) - padding
 
 
 def mirrors(*, seed: int, epoch: int, indices: IntArray, probability: float) -> npt.NDArray[np.bool_]:

@@ -68,7 +68,9 @@ def open_loader(
     requests: drawn from lazily, at most `prefetch` + 1 ahead of the batches given out; it may be endless.
     max_batch_size: the most samples that a request has.
     device: where batches are put. With "cuda", DALI decodes on the GPU as well.
+    Raises DataError if an image is too small for the transform, and UsageError if DALI is asked for and missing.
     """
+    transform.check(manifest)
     if kind == "dali":
         if not _is_installed("nvidia.dali"):
             raise UsageError(

@@ -54,11 +54,13 @@ class ReferenceLoader(Loader):
         request, images, futures = self._pending.popleft()
         for future in futures:
             future.result()
+        color = self._transform.color_maps(request.indices, seed=self._seed, epoch=request.epoch)
         return Batch(
             images=torch.from_numpy(images).to(self._device),
             labels=torch.from_numpy(self._manifest.labels[request.indices]).to(self._device),
             indices=request.indices,
             epoch=request.epoch,
+            color=color and color.to(self._device),
         )
 
     def close(self) -> None:

@@ -26,10 +26,16 @@ def resize_window(box: Pixels, geometry: Geometry, row: int, interpolation: Inte
     width, height = geometry.resized[row].tolist()
     left, top = geometry.window_origins[row].tolist()
     side = len(out)
-    resized = resize(torch.from_numpy(box), width, height, interpolation).numpy()
+    if box.shape[:2] != (height, width):
+        box = resize(torch.from_numpy(box), width, height, interpolation).numpy()
+    if geometry.mirrored[row]:
+        out = out[:, ::-1]
+    if min(left, top) < 0 or max(left + side - width, top + side - height) > 0:
+        out[:] = geometry.fill
+        out = out[max(0, -top) : height - top, max(0, -left) : width - left]
     # Copied by NumPy: torch would start threads of its own for it, in each of the loader's threads.
-    window = resized[top : top + side, left : left + side].view(_PIXEL)
-    out.view(_PIXEL)[:] = window[:, ::-1] if geometry.mirrored[row] else window
+    window = box[max(0, top) : top + side, max(0, left) : left + side]
+    out.view(_PIXEL)[:] = window.view(_PIXEL)
 
 
 def resize(image_hwc: torch.Tensor, width: int, height: int, interpolation: Interpolation) -> torch.Tensor:

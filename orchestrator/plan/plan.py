@@ -24,22 +24,34 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColorPlan:
+    """Random change of colours; the fields of `data.ColorTransform`."""
+
+    jitter: float
+    lighting: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainTransformPlan:
     """Augmentation of training images; the fields of `data.TrainTransform`."""
 
     image_size: int
-    crop: Literal["torch", "torchvision"]
+    crop: Literal["torch", "torchvision", "pad"]
     scale: tuple[float, float]
     ratio: tuple[float, float]
     interpolation: Literal["bilinear", "bicubic"]
+    padding: int
+    fill: tuple[int, int, int]
+    """The data's mean colour in 8 bits, which the authors' code pads with: by zeros, after the mean is taken out."""
     mirror: float
+    color: ColorPlan | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalTransformPlan:
     """What is shown of validation images; the fields of `data.EvalTransform`."""
 
-    resize: int
+    resize: int | None
     crop: int
     interpolation: Literal["bilinear", "bicubic"]
 

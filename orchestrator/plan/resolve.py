@@ -15,6 +15,7 @@ from orchestrator.plan.estimate import estimate
 from orchestrator.plan.notes import plan_notes
 from orchestrator.plan.placement import placement_faults, resolve_placement
 from orchestrator.plan.plan import (
+    ColorPlan,
     EvalTransformPlan,
     Execution,
     ModelPlan,
@@ -134,7 +135,7 @@ def _numerics(
         num_classes=recipe.model.num_classes or facts.num_classes,
         loader=loader,
         decoder="mixed" if loader == "dali" and placement.device == "cuda" else "cpu",
-        train_transform=TrainTransformPlan(**data.train.model_dump()),
+        train_transform=_train_transform(recipe),
         eval_transform=EvalTransformPlan(**data.eval.model_dump()),
         mean=data.mean,
         std=data.std,
@@ -154,6 +155,22 @@ def _numerics(
         warmup_steps=round(train.schedule.warmup_epochs * steps_per_epoch),
         label_smoothing=train.label_smoothing,
         clip_grad_norm=train.clip_grad_norm,
+    )
+
+
+def _train_transform(recipe: Recipe) -> TrainTransformPlan:
+    train, mean = recipe.data.train, recipe.data.mean
+    red, green, blue = (min(255, round(255 * value)) for value in mean)
+    return TrainTransformPlan(
+        image_size=train.image_size,
+        crop=train.crop,
+        scale=train.scale,
+        ratio=train.ratio,
+        interpolation=train.interpolation,
+        padding=train.padding,
+        fill=(red, green, blue),
+        mirror=train.mirror,
+        color=None if train.color is None else ColorPlan(**train.color.model_dump()),
     )
 
 

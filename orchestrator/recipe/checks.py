@@ -66,7 +66,7 @@ def _schedule(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _images(recipe: Recipe) -> Iterator[Contradiction]:
     data = recipe.data
-    if data.eval.crop > data.eval.resize:
+    if data.eval.resize is not None and data.eval.crop > data.eval.resize:
         yield Contradiction(
             ("data.eval.crop", "data.eval.resize"),
             f"found {data.eval.crop} pixels of an image whose short side is {data.eval.resize}; "

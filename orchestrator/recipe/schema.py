@@ -41,30 +41,44 @@ class Model(Section):
     """Recompute concatenations and batch norms in the backward pass: less memory, more time, the same result."""
 
 
+class Color(Section):
+    """How colours are changed at random; the defaults are the authors'."""
+
+    jitter: float = Field(default=0.4, ge=0, le=1)
+    """Brightness, contrast and saturation each change by up to this part, in random order."""
+    lighting: NotNegative = 0.1
+    """Standard deviation of the noise along the principal components of ImageNet's colours."""
+
+
 class TrainImages(Section):
     """Augmentation of training images."""
 
     image_size: AtLeastOne = 224
     """Side of the square that the network sees, in pixels."""
-    crop: Literal["torch", "torchvision"] = "torch"
-    """How the random crop's shape is drawn: as the authors' Torch code, or as torchvision's RandomResizedCrop."""
+    crop: Literal["torch", "torchvision", "pad"] = "torch"
+    """The random crop: its shape drawn as in the authors' Torch code, or as torchvision's RandomResizedCrop, and
+    resized; or "pad", CIFAR's: `image_size` pixels, not resized, out of the image padded by the mean colour."""
+    padding: int = Field(default=4, ge=0)
+    """Pixels added on each side by `crop: pad`."""
     scale: tuple[Fraction, Fraction] = (0.08, 1.0)
-    """Smallest and largest part of the image's area that a crop covers."""
+    """Smallest and largest part of the image's area that a resized crop covers."""
     ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3)
     """Smallest and largest ratio drawn; its meaning is the crop's: "torch" takes width/height up to its square."""
     interpolation: Interpolation = "bicubic"
     """How a crop is resized."""
     mirror: float = Field(default=0.5, ge=0, le=1)
     """Probability that an image is mirrored left to right."""
+    color: Color | None = None
+    """How colours are changed at random; null: not at all."""
 
 
 class EvalImages(Section):
     """What the network sees of a validation image."""
 
-    resize: AtLeastOne = 256
-    """The short side is resized to this many pixels."""
+    resize: AtLeastOne | None = 256
+    """The short side is resized to this many pixels; null: images stay as large as they are."""
     crop: AtLeastOne = 224
-    """Side of the square cut out of the centre, in pixels."""
+    """Side of the square cut out of the centre, in pixels; smaller images are padded with black."""
     interpolation: Interpolation = "bicubic"
     """How the image is resized."""
 

@@ -141,7 +141,7 @@ class TrainingStep:
         with torch.autocast(
             self._world.device.type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
         ):
-            logits = self._gradients.module(self._normalize(batch.images))
+            logits = self._gradients.module(self._normalize(batch.images, batch.color))
         logits = logits.float()
         loss_sum = F.cross_entropy(
             logits, batch.labels, reduction="sum", label_smoothing=self._numerics.label_smoothing

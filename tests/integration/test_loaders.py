@@ -1,7 +1,7 @@
 """Both loaders evaluate the same function: same images, same crops, same pixels, from any point on."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,15 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from orchestrator.data.batch import SampleRequest
+from orchestrator.data.color import ColorTransform
+from orchestrator.data.draws import padded_windows
 from orchestrator.data.index import build_manifest
 from orchestrator.data.loader import available_loader, open_loader
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.order import epoch_order
 from orchestrator.data.transforms import EvalTransform, Geometry, TrainTransform
-from orchestrator.errors import DataError, UsageError
+from orchestrator.errors import DataError
+from orchestrator.train.images import Normalize
 from tests.photographs import photograph, write_photographs
 
 NUM_IMAGES = 26  # batches of 8 leave a short last one
@@ -139,6 +142,12 @@ class CutOut:
             window_origins=np.zeros((n, 2), dtype=np.int64),
             mirrored=np.zeros(n, dtype=bool),
         )
+
+    def color_maps(self, indices, *, seed, epoch):
+        return None
+
+    def check(self, manifest):
+        pass
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -330,6 +339,98 @@ def test_images_that_break_during_a_run_fail_it_by_name(tmp_path, kind, damage):
     assert "dnctl data index" in str(caught.value)
 
 
-def test_crops_larger_than_the_resized_image_are_refused():
-    with pytest.raises(UsageError, match="can't cut 224 pixels out of an image whose short side is 200"):
-        EvalTransform(resize=200, crop=224, interpolation="bilinear")
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """PNGs of given sizes, which decode to exactly what was written."""
+
+    manifest: Manifest
+    pixels: list[np.ndarray]
+
+
+def write_pictures(root: Path, sizes) -> Pictures:
+    folder = root / "train" / "a"
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        photograph(number, *size).save(folder / f"{number:02d}.png")
+    manifest = build_manifest(root, "train")
+    return Pictures(manifest=manifest, pixels=[np.asarray(photograph(n, *size)) for n, size in enumerate(sizes)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padded_crops_are_cut_as_torchvision_cuts_them(tmp_path, kind):
+    pictures = write_pictures(tmp_path, [(32, 32)] * 6 + [(40, 27)])
+    transform = TrainTransform(image_size=32, crop="pad", padding=4, interpolation="bilinear", fill=(125, 123, 114))
+    seen = set()
+    for batch in batches_of(kind, pictures.manifest, transform, requests_of(0, 1, 2, 3, num_samples=7)):
+        geometry = transform.geometry(pictures.manifest, batch.indices, seed=SEED, epoch=batch.epoch)
+        for row, index in enumerate(batch.indices):
+            left, top = geometry.window_origins[row].tolist()
+            seen.add((left, top))
+            padded = v2.functional.pad(Image.fromarray(pictures.pixels[index]), [4], fill=(125, 123, 114))
+            expected = np.asarray(padded.crop((left + 4, top + 4, left + 36, top + 36)))
+            expected = expected[:, ::-1] if geometry.mirrored[row] else expected
+            np.testing.assert_array_equal(batch.images[row], expected)
+    assert len(seen) > 15
+
+
+def test_padded_crops_take_every_position_equally_often():
+    n = 81 * 400
+    origins = padded_windows(
+        seed=0, epoch=0, indices=np.arange(n), widths=np.full(n, 32), heights=np.full(n, 32), padding=4, side=32
+    )
+    _, counts = np.unique(origins, axis=0, return_counts=True)
+    assert origins.min() == -4
+    assert origins.max() == 4
+    assert len(counts) == 81
+    assert counts == pytest.approx(400, abs=100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_too_small_for_a_padded_crop_are_refused_by_name(tmp_path, kind):
+    pictures = write_pictures(tmp_path, [(32, 32), (30, 23)])
+    transform = TrainTransform(image_size=32, crop="pad", padding=4, interpolation="bilinear")
+    with pytest.raises(
+        DataError, match=r"01.png is 30x23 pixels, too small to cut 32x32 out of it with a padding of 4"
+    ):
+        opened(kind, pictures.manifest, transform, [])
+
+
+ODD_SIZES = [
+    (500, 333),
+    (333, 500),
+    (31, 90),
+    (90, 31),
+    (7, 5),
+    (1, 40),
+    (40, 1),
+    (64, 64),
+    (65, 64),
+    (64, 67),
+    (63, 81),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("interpolation", TOLERANCES)
+@pytest.mark.parametrize(("resize", "crop"), [(64, 56), (64, 64), (40, 57), (64, 71), (None, 56), (None, 33)])
+def test_evaluation_of_odd_sizes_is_torchvisions(tmp_path, kind, interpolation, resize, crop):
+    pictures = write_pictures(tmp_path, ODD_SIZES)
+    resizing = [v2.Resize(resize, v2.InterpolationMode(interpolation))] if resize else []
+    theirs = v2.Compose([*resizing, v2.CenterCrop(crop)])
+    transform = EvalTransform(resize=resize, crop=crop, interpolation=interpolation)
+    (batch,) = batches_of(
+        kind, pictures.manifest, transform, [SampleRequest(epoch=0, indices=np.arange(len(ODD_SIZES)))]
+    )
+    for image, pixels in zip(batch.images, pictures.pixels, strict=True):
+        expected = np.asarray(theirs(Image.fromarray(pixels)))
+        assert largest_difference(image, expected) <= (TOLERANCES[interpolation] if resize else 0)
+
+
+@needs_dali
+def test_loaders_hand_over_the_same_colors(photographs):
+    transform = replace(train_transform(), color=ColorTransform(jitter=0.4, lighting=0.1))
+    normalize = Normalize(mean=(0.5,) * 3, std=(0.25,) * 3, device=torch.device("cpu"), channels_last=False)
+    of_dali, of_pytorch = (batches_of(kind, photographs, transform, requests_of(3)) for kind in ("dali", "pytorch"))
+    for batch, other in zip(of_dali, of_pytorch, strict=True):
+        assert torch.equal(normalize(batch.images, batch.color), normalize(other.images, other.color))
+        assert not torch.allclose(normalize(batch.images, batch.color), normalize(batch.images), atol=0.1)
