@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import cluster, data, doctor, eval, launch, model, plan, recipe, runs
+from orchestrator.cli import cluster, data, doctor, eval, launch, logs, model, plan, recipe, runs, watch
 from orchestrator.cli.output import stderr
 from orchestrator.errors import DnctlError
 
@@ -32,6 +32,9 @@ app.command(name="resume")(launch.resume)
 app.command(name="plan")(plan.plan)
 app.command(name="list")(runs.list_runs)
 app.command(name="status")(runs.status)
+app.command(name="watch")(watch.watch)
+app.command(name="logs")(logs.logs)
+app.command(name="wait")(logs.wait)
 app.command(name="stop")(runs.stop)
 app.command(name="eval")(eval.evaluate_model)
 app.add_typer(data.app, name="data", help="Make and check data sets.")

@@ -5,7 +5,7 @@ All of it is read from the run directory, so following costs the run nothing and
 
 from collections.abc import Iterator
 from enum import Enum
-from time import monotonic, sleep, time
+from time import monotonic, time
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,17 +15,17 @@ from rich.text import Text
 
 from orchestrator.cli.output import human_time, stderr
 from orchestrator.cli.render_status import accuracy, state_text
-from orchestrator.cli.submit import fault_of_pending
-from orchestrator.errors import ClusterError, RunLostError
+from orchestrator.cli.until_ended import until_ended
+from orchestrator.monitor.news import News, news_of
 from orchestrator.run.directory import RunDirectory
-from orchestrator.run.segments import read_segments
+from orchestrator.run.segments import SegmentReader
 from orchestrator.run.state import State
-from orchestrator.run.status import RunStatus, read_status
+from orchestrator.run.status import RunStatus
 
-POLL_INTERVAL_S = 0.5
-PENDING_CHECK_INTERVAL_S = 5.0
 LINE_INTERVAL_S = 30.0
 """Between two lines of progress where there is no terminal."""
+QUIET = frozenset({"checkpoint_saved", "checkpoint_deleted", "stopped"})
+"""Events that an attached launch doesn't print: they come often, or the state says the same."""
 
 
 class Followed(Enum):
@@ -33,13 +33,6 @@ class Followed(Enum):
 
     ENDED = "the run ended"
     DETACHED = "the person left"
-
-
-def exit_code(status: RunStatus) -> int:
-    """What an attached command exits with."""
-    if status.state is State.LOST:
-        return RunLostError.exit_code
-    return status.record.exit_code if status.record.exit_code is not None else 1
 
 
 def follow(run: RunDirectory) -> Followed:
@@ -54,27 +47,11 @@ def follow(run: RunDirectory) -> Followed:
     return Followed.ENDED
 
 
-def _statuses(run: RunDirectory) -> Iterator[RunStatus]:
-    """The run's status twice a second, until it ended."""
-    checked_at = monotonic()
-    while True:
-        status = read_status(run, now=time())
-        yield status
-        if status.state.is_finished or status.state is State.LOST:
-            return
-        if status.state is State.PENDING and monotonic() - checked_at > PENDING_CHECK_INTERVAL_S:
-            checked_at = monotonic()
-            fault = fault_of_pending(status)
-            if fault is not None:
-                raise ClusterError(f"run {run.name} can't begin: {fault}")
-        sleep(POLL_INTERVAL_S)
-
-
 def _follow_live(run: RunDirectory, console: Console) -> None:
     news = _News(run)
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        for status in _statuses(run):
-            for line in news.since_last(status):
+        for status, events in until_ended(run, news.events):
+            for line in news.lines(status, events):
                 live.console.print(line)
             live.update(render_live(status))
 
@@ -82,8 +59,8 @@ def _follow_live(run: RunDirectory, console: Console) -> None:
 def _follow_in_lines(run: RunDirectory, console: Console) -> None:
     news = _News(run)
     printed_at = monotonic()
-    for status in _statuses(run):
-        for line in news.since_last(status):
+    for status, events in until_ended(run, news.events):
+        for line in news.lines(status, events):
             console.print(line)
         progress = status.progress
         if progress is not None and progress.loss is not None and monotonic() - printed_at > LINE_INTERVAL_S:
@@ -101,38 +78,24 @@ class _News:
         self._run = run
         self._state: tuple[State, str] | None = None
         self._attempt = 0
-        self._num_seen = 0
+        self._events: SegmentReader | None = None
 
-    def since_last(self, status: RunStatus) -> Iterator[Text]:
+    def events(self, status: RunStatus) -> list[News]:
+        """Events that are new since the last time. Reads storage."""
+        attempt = status.record.attempt
+        if attempt != self._attempt:
+            self._attempt = attempt
+            self._events = SegmentReader(self._run.attempt(attempt).path, "events") if attempt else None
+        return [news_of(event, attempt=attempt) for event in self._events.read()] if self._events else []
+
+    def lines(self, status: RunStatus, events: list[News]) -> Iterator[Text]:
         """Lines for what is new."""
-        if status.record.attempt != self._attempt:
-            self._attempt, self._num_seen = status.record.attempt, 0
-        if self._attempt:
-            events = list(read_segments(self._run.attempt(self._attempt).path, "events"))
-            for event in events[self._num_seen :]:
-                line = _event_line(event)
-                if line is not None:
-                    yield Text(line)
-            self._num_seen = len(events)
+        for event in events:
+            if event.kind not in QUIET:
+                yield Text(event.text)
         if status.state is not State.RUNNING and (status.state, status.reason) != self._state:
             yield Text.assemble(state_text(status.state), "  ", status.reason)
         self._state = (status.state, status.reason)
-
-
-def _event_line(event: dict[str, object]) -> str | None:
-    """A line for an event, or None if it is of no interest here."""
-    match event:
-        case {"event": "training_starts", "world_size": workers}:
-            return f"training begins on {workers} workers"
-        case {"event": "training_resumes", "step": step, "checkpoint": checkpoint, "world_size": workers}:
-            return f"training goes on at step {step} from {checkpoint} on {workers} workers"
-        case {"event": "evaluated", "epoch": epoch, "top1": float(top1), "top5": float(top5)}:
-            return f"epoch {epoch}: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
-        case {"event": "checkpoint_passed_over", "reason": reason}:
-            return f"passed over a damaged checkpoint: {reason}"
-        case {"event": "diverged", "step": step, "loss": loss}:
-            return f"diverged at step {step}: loss {loss}"
-    return None
 
 
 def render_live(status: RunStatus) -> RenderableType:

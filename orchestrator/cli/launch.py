@@ -130,8 +130,9 @@ def _go_on(
 
 def _finish(run: RunDirectory, target: "Cluster | None", *, detach: bool, json_output: bool) -> None:
     """Follow a submitted run to its end, or leave it to itself; the command exits with what the run came to."""
-    from orchestrator.cli.follow import Followed, exit_code, follow
+    from orchestrator.cli.follow import Followed, follow
     from orchestrator.cli.render_status import next_commands, render_status
+    from orchestrator.cli.until_ended import exit_code
 
     if not detach and follow(run) is Followed.DETACHED:
         detach = True

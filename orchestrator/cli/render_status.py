@@ -1,12 +1,13 @@
 """How runs look on a terminal: a table of one, and a line for each of many."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output import human_time
+from orchestrator.run.progress import Progress
 from orchestrator.run.state import State
 from orchestrator.run.status import RunStatus
 
@@ -20,7 +21,6 @@ _STYLES = {
     State.RECOVERING: "yellow",
 }
 
-_COLUMNS = ("run", "state", "epoch", "step", "loss", "top-1 %", "best %", "images/s", "age")
 _NUM_LEFT = 2
 """Columns of text; the others are numbers and end flush."""
 
@@ -40,18 +40,39 @@ def position(done: int, total: int) -> str:
     return f"{done}/{total}"
 
 
+def _figure(cell: Callable[[Progress], str]) -> Callable[[RunStatus], str]:
+    """A column of a figure that is not there from the first moment."""
+    return lambda status: cell(status.progress) if status.progress is not None else "–"
+
+
+_COLUMNS: Mapping[str, Callable[[RunStatus], str]] = {
+    "run": lambda status: status.run.name,
+    "state": lambda status: str(status.state),
+    "epoch": _figure(lambda progress: position(progress.epoch, progress.num_epochs)),
+    "step": _figure(lambda progress: position(progress.step, progress.num_steps)),
+    "loss": _figure(lambda progress: f"{progress.loss:.4f}" if progress.loss is not None else "–"),
+    "top-1 %": _figure(lambda progress: accuracy(progress.top1)),
+    "best %": _figure(lambda progress: accuracy(progress.best_top1)),
+    "images/s": _figure(lambda progress: f"{progress.images_per_s:.1f}" if progress.images_per_s else "–"),
+    "age": lambda status: human_time(max(status.at - status.record.created_at, 0)),
+}
+
+
 def next_commands(status: RunStatus) -> list[str]:
     """What a person would type next."""
     name = status.run.name
     if status.state is State.SUCCEEDED:
         return [f"dnctl eval {name}", "dnctl list"]
     if status.state in (State.STOPPED, State.FAILED, State.LOST):
-        return [f"dnctl resume {name}"]
-    return [f"dnctl status {name}", f"dnctl stop {name}"]
+        return [f"dnctl resume {name}", f"dnctl logs {name}"]
+    return [f"dnctl watch {name}", f"dnctl logs -f {name}", f"dnctl stop {name}"]
 
 
-def render_status(status: RunStatus) -> RenderableType:
-    """A table of what is known, and the commands that come next."""
+def render_status(status: RunStatus, *, dashboard: str | None = None) -> RenderableType:
+    """A table of what is known, and the commands that come next.
+
+    dashboard: the address of Ray's dashboard, where the run's job can be seen.
+    """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -64,37 +85,28 @@ def render_status(status: RunStatus) -> RenderableType:
         table.add_row("wall time", human_time(status.record.finished_at - status.record.created_at))
     table.add_row("directory", Text(str(status.run.path)))
     table.add_row("logs", Text(str(status.run.attempt(status.record.attempt).logs)))
+    if dashboard is not None:
+        table.add_row("dashboard", Text(dashboard))
     return Group(table, Text("next: " + "   ".join(next_commands(status)), style="dim"))
 
 
-def render_list(statuses: Sequence[RunStatus], *, now: float) -> Text:
-    """A line for each run. Columns by hand: rich's table takes a second for a thousand rows."""
-    rows = [_COLUMNS, *(_cells(status, now) for status in statuses)]
+def render_list(statuses: Sequence[RunStatus]) -> Text:
+    """A line for each run."""
+    return Text("\n", no_wrap=True).join(list_rows(statuses, tuple(_COLUMNS)))
+
+
+def list_rows(statuses: Sequence[RunStatus], columns: Sequence[str]) -> list[Text]:
+    """A heading and a line for each run. Columns by hand: rich's table takes a second for a thousand rows."""
+    rows = [columns, *([_COLUMNS[column](status) for column in columns] for status in statuses)]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    text = Text(no_wrap=True)
+    lines = []
     for row, style in zip(rows, ["bold", *(_STYLES.get(status.state, "") for status in statuses)], strict=True):
         name, state, *numbers = (
             cell.ljust(width) if index < _NUM_LEFT else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        text.append(f"{name}  ").append(state, style=style).append("  " + "  ".join(numbers) + "\n")
-    text.rstrip()
-    return text
-
-
-def _cells(status: RunStatus, now: float) -> tuple[str, ...]:
-    progress = status.progress
-    return (
-        status.run.name,
-        str(status.state),
-        position(progress.epoch, progress.num_epochs) if progress else "–",
-        position(progress.step, progress.num_steps) if progress else "–",
-        f"{progress.loss:.4f}" if progress and progress.loss is not None else "–",
-        accuracy(progress.top1 if progress else None),
-        accuracy(progress.best_top1 if progress else None),
-        f"{progress.images_per_s:.1f}" if progress and progress.images_per_s else "–",
-        human_time(now - status.record.created_at),
-    )
+        lines.append(Text(f"{name}  ").append(state, style=style).append("  " + "  ".join(numbers)))
+    return lines
 
 
 def _attempt(status: RunStatus) -> str:
@@ -111,7 +123,7 @@ def _progress_rows(status: RunStatus) -> list[tuple[str, str]]:
             "step",
             f"{position(progress.step, progress.num_steps)}, epoch {progress.epoch} of {progress.num_epochs} done",
         ),
-        ("workers", str(progress.world_size)),
+        ("workers", _workers(progress.world_size, status.world_size_wanted)),
     ]
     if progress.loss is not None and progress.learning_rate is not None:
         rows.append(("loss", f"{progress.loss:.4f} at learning rate {progress.learning_rate:g}"))
@@ -122,5 +134,12 @@ def _progress_rows(status: RunStatus) -> list[tuple[str, str]]:
         rows.append(("speed", f"{progress.images_per_s:.1f} images/s"))
     if progress.eta_s and status.state is State.RUNNING:
         rows.append(("time left", human_time(progress.eta_s)))
-    rows.append(("checkpoint", progress.last_checkpoint or "none yet"))
+    age_s = status.checkpoint_age_s
+    age = "" if age_s is None else f", {human_time(age_s)} old"
+    rows.append(("checkpoint", f"{progress.last_checkpoint}{age}" if progress.last_checkpoint else "none yet"))
+    rows += [("slow", straggler.sentence) for straggler in status.stragglers]
     return rows
+
+
+def _workers(now: int, wanted: int | None) -> str:
+    return f"{now}" if wanted is None or wanted == now else f"{now}, {wanted} wanted"

@@ -1,7 +1,7 @@
 """`dnctl list`, `status` and `stop`: what a run directory says, and asking a run to end."""
 
 from time import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,8 +10,9 @@ from orchestrator.errors import StorageError, UsageError
 from orchestrator.run import files
 from orchestrator.run.catalogue import find_run, storage_root
 from orchestrator.run.catalogue import list_runs as all_runs
+from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State
-from orchestrator.run.status import read_status
+from orchestrator.run.status import RunStatus, read_status
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, a unique prefix of one, or 'last'.")]
 
@@ -26,13 +27,13 @@ def list_runs(json_output: JsonOption = False) -> None:
         except StorageError as error:
             damaged.append(str(error))
     if json_output:
-        print_json([status.to_json() for status in statuses])
+        print_json([_document(status) for status in statuses])
     elif not statuses:
         console().print(f"No runs in {root} yet. `dnctl launch RECIPE` starts one.", markup=False, soft_wrap=True)
     else:
         from orchestrator.cli.render_status import render_list
 
-        console().print(render_list(statuses, now=time()), soft_wrap=True)
+        console().print(render_list(statuses), soft_wrap=True)
     if damaged:
         raise StorageError("\n".join(damaged))
 
@@ -41,11 +42,27 @@ def status(run: RunArgument, json_output: JsonOption = False) -> None:
     """How one run is: state and why, how far, how good, what next."""
     current = read_status(find_run(storage_root(), run), now=time())
     if json_output:
-        print_json(current.to_json())
+        print_json(_document(current))
     else:
         from orchestrator.cli.render_status import render_status
 
-        console().print(render_status(current))
+        console().print(render_status(current, dashboard=_dashboard(current)))
+
+
+def _document(status: RunStatus) -> dict[str, Any]:
+    """What `--json` prints of a run."""
+    return {**status.to_json(), "dashboard": _dashboard(status)}
+
+
+def _dashboard(status: RunStatus) -> str | None:
+    """Where Ray's dashboard of a run that isn't finished is; None if its cluster is gone."""
+    from orchestrator.engine.clusters import running_local_cluster
+
+    record = status.record
+    if record.job_id is None or record.state.is_finished:
+        return None
+    cluster = running_local_cluster() if record.cluster_address is None else None
+    return cluster.jobs_address if cluster is not None else record.cluster_address
 
 
 def stop(
@@ -54,23 +71,29 @@ def stop(
 ) -> None:
     """Ask a run to save a checkpoint and stop. Asking twice does no harm."""
     directory = find_run(storage_root(), run)
+    if not now:
+        console().print(ask_to_stop(directory), markup=False)
+        return
     current = read_status(directory, now=time())
     if current.state.is_finished:
         console().print(f"{directory.name} is {current.state} already: {current.reason}", markup=False)
         return
-    if current.state in (State.LOST, State.PENDING) and not now:
-        raise UsageError(
-            f"{directory.name} is {current.state}: nobody is there to save a checkpoint; "
-            f"`dnctl resume {directory.name}` goes on with it, `dnctl stop --now {directory.name}` gives it up"
-        )
-    files.write_json(directory.stop_request, {"asked_at": time(), "now": now})
-    if now:
-        from orchestrator.cli.submit import end_at_once  # imports Ray
+    files.write_json(directory.stop_request, {"asked_at": time(), "now": True})
+    from orchestrator.cli.submit import end_at_once  # imports Ray
 
-        end_at_once(current)
-        console().print(f"{directory.name} is ended. Go on with it: [bold]dnctl resume {directory.name}[/bold]")
-        return
-    console().print(
-        f"{directory.name} will save a checkpoint after its next step and stop. "
-        f"See it: [bold]dnctl status {directory.name}[/bold]"
-    )
+    end_at_once(current)
+    console().print(f"{directory.name} is ended. Go on with it: [bold]dnctl resume {directory.name}[/bold]")
+
+
+def ask_to_stop(run: RunDirectory) -> str:
+    """Ask a run to save a checkpoint and stop; returns what comes of it. Raises UsageError if nobody drives it."""
+    current = read_status(run, now=time())
+    if current.state.is_finished:
+        return f"{run.name} is {current.state} already: {current.reason}"
+    if current.state in (State.LOST, State.PENDING):
+        raise UsageError(
+            f"{run.name} is {current.state}: nobody is there to save a checkpoint; "
+            f"`dnctl resume {run.name}` goes on with it, `dnctl stop --now {run.name}` gives it up"
+        )
+    files.write_json(run.stop_request, {"asked_at": time(), "now": False})
+    return f"{run.name} will save a checkpoint after its next step and stop. See it: dnctl status {run.name}"

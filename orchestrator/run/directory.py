@@ -4,6 +4,7 @@
       recipe.yaml  plan.json  state.json  lease.json
       attempts/<n>/owner.json           who took number n: an exclusive create, so there is one
       attempts/<n>/progress.json        the newest figures, for whoever asks
+      attempts/<n>/telemetry.json       the newest figures of every worker
       attempts/<n>/{metrics,events}-<k>.jsonl
       attempts/<n>/ending.json          how it ended, if its workers could say
       attempts/<n>/logs/                one file a rank, one for the driver
@@ -37,6 +38,11 @@ class AttemptDirectory:
     def progress(self) -> Path:
         """The newest figures."""
         return self.path / "progress.json"
+
+    @property
+    def telemetry(self) -> Path:
+        """The newest figures of every worker."""
+        return self.path / "telemetry.json"
 
     @property
     def ending(self) -> Path:

@@ -51,7 +51,7 @@ class SegmentWriter:
             if len(lines) == self._num_written:
                 return
             content = b"".join(lines)
-            files.write_atomically(self._directory / f"{self._prefix}-{self._number:06d}.jsonl", content)
+            files.write_atomically(segment_path(self._directory, self._prefix, self._number), content)
             self._num_written = len(lines)
             if len(content) >= SEGMENT_BYTES:
                 self._begin_segment()
@@ -77,15 +77,57 @@ class SegmentWriter:
         self._thread.join()
 
 
+class SegmentReader:
+    """Hands out the rows of a log that are new since the last time, and reads no byte of it twice."""
+
+    def __init__(self, directory: Path, prefix: str) -> None:
+        self._directory = directory
+        self._prefix = prefix
+        self._number = 0
+        self._offset = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """New whole rows, oldest first. Raises StorageError."""
+        rows: list[dict[str, Any]] = []
+        while True:
+            rows += parse_rows(self._read_bytes(segment_path(self._directory, self._prefix, self._number)))
+            if not segment_path(self._directory, self._prefix, self._number + 1).is_file():
+                return rows
+            self._number, self._offset = self._number + 1, 0
+
+    def _read_bytes(self, path: Path) -> bytes:
+        """Whole lines beyond the offset, which moves behind them."""
+        with files.translated("read", path):
+            try:
+                with path.open("rb") as file:
+                    file.seek(self._offset)
+                    content = file.read()
+            except FileNotFoundError:
+                return b""
+        content = content[: content.rfind(b"\n") + 1]
+        self._offset += len(content)
+        return content
+
+
+def segment_path(directory: Path, prefix: str, number: int) -> Path:
+    """The file of one segment of a log, counted from 0."""
+    return directory / f"{prefix}-{number:06d}.jsonl"
+
+
 def read_segments(directory: Path, prefix: str) -> Iterator[dict[str, Any]]:
     """All whole rows of a log, oldest first. A line that is cut short or no JSON object is passed over."""
     for path in sorted(directory.glob(f"{prefix}-*.jsonl")):
         with files.translated("read", path):
-            lines = path.read_bytes().splitlines()
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
+            content = path.read_bytes()
+        yield from parse_rows(content)
+
+
+def parse_rows(content: bytes) -> Iterator[dict[str, Any]]:
+    """The rows of some lines; what is no JSON object is passed over."""
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row

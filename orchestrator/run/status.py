@@ -1,13 +1,16 @@
 """What a run's files say of it, read honestly: RUNNING means that its writer renewed the lease seconds ago."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.errors import StorageError
+from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import Lease, read_lease
 from orchestrator.run.progress import Progress, read_progress
 from orchestrator.run.state import State, StateRecord
+from orchestrator.run.workers import Straggler, read_workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +22,19 @@ class RunStatus:
     state: State
     """As read: LOST where the record says active and nobody renews the lease."""
     reason: str
+    at: float
+    """When it was read, in seconds since 1970."""
     progress: Progress | None
+    world_size_wanted: int | None
+    """How many workers the plan asks for."""
+    stragglers: Sequence[Straggler]
+    """Workers that the others wait for."""
+
+    @property
+    def checkpoint_age_s(self) -> float | None:
+        """Seconds since the last checkpoint; None before the first."""
+        saved_at = self.progress.last_checkpoint_at if self.progress else None
+        return None if saved_at is None else max(self.at - saved_at, 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """The stable keys of `dnctl status --json`; None where not known yet."""
@@ -48,6 +63,10 @@ class RunStatus:
             "created_at": self.record.created_at,
             "finished_at": self.record.finished_at,
             "exit_code": self.record.exit_code,
+            "world_size_wanted": self.world_size_wanted,
+            "last_checkpoint_age_s": self.checkpoint_age_s,
+            "stragglers": [asdict(straggler) for straggler in self.stragglers],
+            "logs": str(self.run.attempt(self.record.attempt).logs) if self.record.attempt else None,
         }
 
 
@@ -58,7 +77,29 @@ def read_status(run: RunDirectory, *, now: float) -> RunStatus:
     lease = read_lease(run.lease)
     if state.is_active and (lease is None or not lease.is_live(now)):
         state, reason = State.LOST, f"{_silence(lease, now)}; it was {record.state}: {reason}"
-    return RunStatus(run=run, record=record, state=state, reason=reason, progress=newest_progress(run))
+    return RunStatus(
+        run=run,
+        record=record,
+        state=state,
+        reason=reason,
+        at=now,
+        progress=newest_progress(run),
+        world_size_wanted=_world_size_wanted(run),
+        stragglers=_stragglers(run, record) if state is State.RUNNING else (),
+    )
+
+
+def _world_size_wanted(run: RunDirectory) -> int | None:
+    try:
+        wanted = files.read_json(run.plan)["placement"]["world_size"]
+    except (FileNotFoundError, StorageError, KeyError, TypeError):
+        return None
+    return wanted if isinstance(wanted, int) else None
+
+
+def _stragglers(run: RunDirectory, record: StateRecord) -> Sequence[Straggler]:
+    workers = read_workers(run.attempt(record.attempt).telemetry)
+    return workers.stragglers if workers is not None else ()
 
 
 def _silence(lease: Lease | None, now: float) -> str:

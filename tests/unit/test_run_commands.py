@@ -18,6 +18,7 @@ from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import LeaseKeeper
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.state import State, write_state
+from tests.run_directories import STRAGGLER, make_run, make_workers
 
 
 @pytest.fixture
@@ -72,7 +73,20 @@ def test_status_says_what_is_known_and_what_comes_next(runs: Path):
     shown = _dnctl("status", "last")
     for part in ("FAILED  [why not]", "5/10, epoch 1 of 2 done", "loss", "1.2500", str(run.path)[:40], "none yet"):
         assert part in shown
-    assert shown.rstrip().endswith("next: dnctl resume first")
+    assert shown.rstrip().endswith("next: dnctl resume first   dnctl logs first")
+
+
+def test_status_of_a_running_run_says_who_is_slow_and_where_it_can_be_watched(runs: Path):
+    run = make_run(runs, "first", workers=make_workers(2, stragglers=[STRAGGLER]))
+    write_state(run.state, replace(run.read_state(), job_id="first-1", cluster_address="http://head:8265"))
+    shown = " ".join(_dnctl("status", "first").split())
+    for part in ("slow worker 1 on node-0 is slow in compute", "http://head:8265", "dnctl logs -f first", "s old"):
+        assert part in shown
+    document = json.loads(_dnctl("status", "first", "--json"))
+    assert document["dashboard"] == "http://head:8265"
+    assert document["stragglers"][0]["rank"] == 1
+    assert document["logs"] == str(run.attempt(1).logs)
+    assert 10 < document["last_checkpoint_age_s"] < 100
 
 
 def test_a_stop_is_a_request_that_may_be_made_twice(runs: Path):

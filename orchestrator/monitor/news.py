@@ -1,0 +1,74 @@
+"""Events of a run as sentences for people."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """Something that happened to a run."""
+
+    at: float
+    """Seconds since 1970."""
+    attempt: int
+    kind: str
+    """The event's name in the log."""
+    text: str
+    is_bad: bool
+    """Whether a person should look."""
+    details: dict[str, Any]
+    """The event as it was logged."""
+
+
+_BAD = ("passed_over", "diverged", "fault", "fail", "lost", "straggler", "slow", "spike", "full", "error")
+
+
+def news_of(event: dict[str, Any], *, attempt: int) -> News:
+    """The sentence for an event; one that isn't known is shown with all that it says."""
+    kind = str(event.get("event", "?"))
+    at = event.get("time")
+    return News(
+        at=float(at) if isinstance(at, (int, float)) else 0.0,
+        attempt=attempt,
+        kind=kind,
+        text=_sentence(event) or _plainly(kind, event),
+        is_bad=not kind.endswith("_over_again") and any(word in kind for word in _BAD) and "ended" not in kind,
+        details=event,
+    )
+
+
+def _sentence(event: dict[str, Any]) -> str | None:
+    match event:
+        case {"event": "training_starts", "world_size": workers}:
+            return f"training begins on {_count(workers, 'worker')}"
+        case {"event": "training_resumes", "step": step, "checkpoint": checkpoint, "world_size": workers}:
+            return f"training goes on at step {step} from {checkpoint} on {_count(workers, 'worker')}"
+        case {"event": "evaluated", "epoch": epoch, "top1": float(top1), "top5": float(top5)}:
+            return f"epoch {epoch}: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
+        case {"event": "checkpoint_saved", "checkpoint": checkpoint}:
+            return f"checkpoint {checkpoint} saved"
+        case {"event": "checkpoint_deleted", "checkpoint": checkpoint}:
+            return f"old checkpoint {checkpoint} deleted"
+        case {"event": "checkpoint_passed_over", "reason": reason}:
+            return f"passed over a damaged checkpoint: {reason}"
+        case {"event": "diverged", "step": step, "loss": loss}:
+            return f"diverged at step {step}: loss {loss}"
+        case {"event": "stopped", "step": step}:
+            return f"stopped at step {step}"
+        case {"event": "workers_failed", "reason": str(reason)}:
+            return reason
+        case {"event": "straggler", "rank": rank, "host": host, "phase": phase, "factor": float(factor)}:
+            return f"worker {rank} on {host} is slow in {phase}: {min(factor, 999):.2g} times the others' time"
+        case {"event": "straggler_ended", "rank": rank, "host": host, "phase": phase}:
+            return f"worker {rank} on {host} is no longer slow in {phase}"
+    return None
+
+
+def _count(number: object, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _plainly(kind: str, event: dict[str, Any]) -> str:
+    """An event that has no sentence here: its name, and what it says."""
+    details = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("event", "time"))
+    return " ".join([kind.replace("_", " "), details]).strip()
