@@ -55,7 +55,7 @@ docs: setup  ## Write what is generated from the code
 	$(BIN)/python -m orchestrator.cli.reference
 
 lock: setup  ## Pin what pyproject.toml asks for to the newest that fit together
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra cuda130 --extra demo --extra dev --no-header --no-annotate --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --extra cuda130 --extra demo --extra prepare --extra dev --no-header --no-annotate --output-file requirements.lock pyproject.toml
 
 clean:  ## Remove what was made here: .venv, caches, the demo
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist $(DEMO)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.output import JsonOption, console, print_json
+from orchestrator.cli.prepare import prepare
 from orchestrator.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.data.manifest import Manifest
 
 app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
+app.command()(prepare)
 
 
 class Damaged(StrEnum):

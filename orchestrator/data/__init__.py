@@ -12,5 +12,5 @@ transforms.py what is done to an image, with its numbers; which part of each ima
 batch.py      what a loader is asked for and what it gives
 loader.py     the interface of loaders; dali.py and reference.py are the two there are
 resize.py     what both do to decoded pixels
-prepare/      writes data sets
+prepare/      writes data sets, from their official archives; parts.py is the seam between reading and writing
 """

@@ -3,12 +3,15 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.archives import write_cifar100, write_imagenet
 from tests.images import write_folder
 
 
@@ -68,3 +71,68 @@ def test_missing_roots_are_refused_by_name(tmp_path):
     done = dnctl("data", "index", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert "nowhere can't be listed: No such file or directory" in done.stderr
+
+
+def test_prepare_says_what_is_there_and_what_to_type_next(tmp_path):
+    write_imagenet(tmp_path / "in")
+    options = ("--archives", "in", "--out", "out", "--sums", "in/MD5SUMS")
+    done = dnctl("data", "prepare", "imagenet", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "imagenet is in out: 12 images in train/, 6 images in val/, 3 classes." in done.stdout
+    assert "Next: dnctl data verify out" in done.stdout
+    again = json.loads(dnctl("data", "prepare", "imagenet", *options, "--json", cwd=tmp_path).stdout)
+    assert again == {
+        "root": "out",
+        "dataset": "imagenet",
+        "images": {"train": 12, "val": 6},
+        "classes": 3,
+        "class_folders": 6,
+        "class_folders_written": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("imagenet", "--archives", "in"), "is cut short: it has 51,200 bytes, the official one 147,897,477,120"),
+        (("cifar10", "--archives", "in"), "in has no cifar-10-python.tar.gz or cifar-10-binary.tar.gz"),
+        (("svhn", "--archives", "nowhere"), "nowhere is no folder"),
+        (("imagenet", "--archives", "in", "--validation", "test"), "leave --validation out"),
+        (("mnist", "--archives", "in"), "'mnist' is not one of"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said_in_one_message(tmp_path, arguments, said):
+    write_imagenet(tmp_path / "in")
+    done = dnctl("data", "prepare", *arguments, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path).glob("out/*/*.JPEG"))
+
+
+def test_preparing_ends_on_ctrl_c_and_goes_on_later(tmp_path):
+    """SIGINT while it writes; what was whole by then is kept."""
+    write_cifar100(tmp_path / "in", "python")
+    options = ("--archives", "in", "--out", "out", "--sums", "in/MD5SUMS", "--threads", "1")
+    slowly = (
+        "import time\n"
+        "from orchestrator.data.prepare import pixels\n"
+        "encode = pixels.stored_png\n"
+        "pixels.stored_png = lambda picture: time.sleep(0.005) or encode(picture)\n"
+        "from orchestrator.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", slowly, "data", "prepare", "cifar100", *options]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out/train/class_10").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on where this one stopped." in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out/.dnctl/partial").exists()
+    again = json.loads(dnctl("data", "prepare", "cifar100", *options, "--json", cwd=tmp_path).stdout)
+    assert 100 <= again["class_folders_written"] <= 189
+    assert again["images"] == {"train": 1000, "val": 100}

@@ -1,0 +1,88 @@
+"""`dnctl data prepare`: a data set in ImageNet layout, out of its official archives."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.output import JsonOption, console, print_json, stderr
+from orchestrator.cli.progress import byte_progress
+
+if TYPE_CHECKING:
+    from orchestrator.data.prepare.datasets import Prepared
+
+
+class DatasetName(StrEnum):
+    """What can be prepared."""
+
+    IMAGENET = "imagenet"
+    CIFAR10 = "cifar10"
+    CIFAR100 = "cifar100"
+    SVHN = "svhn"
+
+
+class ValidationChoice(StrEnum):
+    """What val/ holds of a data set that comes without a validation set."""
+
+    TEST = "test"
+    HELD_OUT = "held-out"
+
+
+def prepare(
+    dataset: Annotated[DatasetName, typer.Argument(help="The data set.")],
+    archives: Annotated[Path, typer.Option(help="The folder that holds the official archives.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it is made if it isn't there.")],
+    validation: Annotated[
+        ValidationChoice | None,
+        typer.Option(
+            help="CIFAR and SVHN. test: train/ holds all training images, val/ the test set; CIFAR's default. "
+            "held-out: val/ holds some of the training images, test/ the test set; SVHN's default."
+        ),
+    ] = None,
+    sums: Annotated[
+        Path | None, typer.Option(help="Hold the archives against this file of md5sum, not against the official sums.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Classes written at a time; the number of cores, at most 8, by default.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make a data set in ImageNet layout out of its official archives.
+
+    Checks their MD5 sums and the free space first. Can be interrupted: the same command goes on with what is missing.
+    """
+    from orchestrator.data.prepare.datasets import Request
+    from orchestrator.data.prepare.datasets import prepare as prepare_dataset
+
+    request = Request(
+        dataset=dataset.value, archives=archives, validation=validation.value if validation else None, sums=sums
+    )
+    try:
+        with byte_progress() as progress:
+            prepared = prepare_dataset(request, out, num_threads=threads, progress=progress)
+    except KeyboardInterrupt:
+        stderr().print("The same command goes on where this one stopped.")
+        raise
+    if json_output:
+        print_json(_as_document(out, dataset, prepared))
+        return
+    splits = [f"{sum(classes.values()):,} images in {split}/" for split, classes in prepared.num_images.items()]
+    there = prepared.num_class_folders - prepared.num_class_folders_written
+    before = f" {there:,} of {prepared.num_class_folders:,} class folders were there before." if there else ""
+    for line in (
+        f"{dataset.value} is in {out}: {', '.join(splits)}, {len(prepared.num_images['train']):,} classes.{before}",
+        f"Next: dnctl data verify {out}",
+    ):
+        console().print(line, markup=False, soft_wrap=True)
+
+
+def _as_document(out: Path, dataset: DatasetName, prepared: "Prepared") -> dict[str, object]:
+    return {
+        "root": str(out),
+        "dataset": dataset.value,
+        "images": {split: sum(classes.values()) for split, classes in prepared.num_images.items()},
+        "classes": len(prepared.num_images["train"]),
+        "class_folders": prepared.num_class_folders,
+        "class_folders_written": prepared.num_class_folders_written,
+    }

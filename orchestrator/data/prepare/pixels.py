@@ -1,0 +1,90 @@
+"""Data sets that come as arrays of pixels: which image goes into which split, and the files that they become."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.data.prepare.parts import Part
+from orchestrator.data.prepare.png import stored_png
+from orchestrator.errors import DataError
+
+Validation = Literal["test", "held-out"]
+"""What val/ is to hold: the test set, with train/ all training images; or the held-out training images, with train/ the
+others and the test set in test/."""
+
+_MAX_FILE_BYTES = 4096  # of a 32x32 image: 3172, and filesystems give whole blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Images that lie together in an archive."""
+
+    pixels: npt.NDArray[np.uint8]
+    """uint8[n, height, width, 3], in any order of memory."""
+    labels: npt.NDArray[np.int64]
+    """int64[n]."""
+    held_out: npt.NDArray[np.bool_]
+    """bool[n]: which are validated on where the test set isn't."""
+    prefix: str = ""
+    """Of the files' names, which are numbers otherwise."""
+
+
+def parts_of_pixels(
+    train: Sequence[Block], test: Block, *, class_names: Sequence[str], validation: Validation
+) -> tuple[Part, ...]:
+    """The parts of a data set.
+
+    train: in the order of their prefixes. class_names: by label, and in the order of the names, so that labels stay
+    what they are. Raises DataError if a split has no image of a class, or a label no class.
+    """
+    everything = [(block, np.ones(len(block.labels), dtype=np.bool_)) for block in train]
+    kept = [(block, ~block.held_out) for block in train]
+    held_out = [(block, block.held_out) for block in train]
+    of_test = [(test, np.ones(len(test.labels), dtype=np.bool_))]
+    splits = (
+        {"train": everything, "val": of_test}
+        if validation == "test"
+        else {"train": kept, "val": held_out, "test": of_test}
+    )
+    _check(class_names, [*train, test])
+    return tuple(
+        _part(split, name, [(block, np.flatnonzero(chosen & (block.labels == label))) for block, chosen in blocks])
+        for split, blocks in splits.items()
+        for label, name in enumerate(class_names)
+    )
+
+
+def _check(class_names: Sequence[str], blocks: Sequence[Block]) -> None:
+    if list(class_names) != sorted(set(class_names)) or not all(
+        name.replace("_", "").isalnum() for name in class_names
+    ):
+        raise DataError(f"The names of the classes aren't plain words in order: {', '.join(class_names)}.")
+    for block in blocks:
+        outside = block.labels[(block.labels < 0) | (block.labels >= len(class_names))]
+        if len(outside):
+            raise DataError(f"There are {len(class_names)} classes, and an image with the label {outside[0]}.")
+
+
+def _part(split: str, class_name: str, chosen: Sequence[tuple[Block, npt.NDArray[np.int64]]]) -> Part:
+    num_images = sum(len(positions) for _, positions in chosen)
+    if num_images == 0:
+        raise DataError(f"There is no image of {class_name} for {split}.")
+    return Part(
+        split=split,
+        class_name=class_name,
+        num_images=num_images,
+        num_bytes=num_images * _MAX_FILE_BYTES,
+        read=_reader(chosen),
+    )
+
+
+def _reader(chosen: Sequence[tuple[Block, npt.NDArray[np.int64]]]) -> Callable[[], Iterator[tuple[str, bytes]]]:
+    def read() -> Iterator[tuple[str, bytes]]:
+        for block, positions in chosen:
+            for position in positions:
+                yield f"{block.prefix}{position:06d}.png", stored_png(block.pixels[position])
+
+    return read

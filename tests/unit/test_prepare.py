@@ -1,0 +1,522 @@
+"""Data sets out of their official archives: what is written, what is refused, and what an interruption leaves."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.data.index import build_manifest, index_dataset
+from orchestrator.data.prepare import datasets, folder, svhn
+from orchestrator.data.prepare.datasets import DATASETS, Request, archives_of, open_source, prepare
+from orchestrator.data.prepare.png import stored_png
+from orchestrator.data.prepare.record import preparing, read_record
+from orchestrator.errors import DataError, UsageError
+from tests import archives as made
+
+TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+
+
+@pytest.fixture
+def imagenet(tmp_path: Path) -> Path:
+    return made.write_imagenet(tmp_path / "archives")
+
+
+def request_of(dataset: str, archives: Path, **options) -> Request:
+    return Request(dataset=dataset, archives=archives, sums=archives / "MD5SUMS", **options)
+
+
+def prepared(dataset: str, archives: Path, out: Path, *, progress=lambda *told: None, **options):
+    return prepare(request_of(dataset, archives, **options), out, num_threads=2, progress=progress)
+
+
+def refusal(dataset: str, archives: Path, out: Path, **options) -> str:
+    with pytest.raises(DataError) as caught:
+        prepared(dataset, archives, out, **options)
+    return str(caught.value)
+
+
+def image_files(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and ".dnctl" not in path.parts
+    }
+
+
+def rewrite(archive: Path, change) -> None:
+    """Replace a tar archive by one with its files changed; its sum is put down anew."""
+    mode = "w:gz" if archive.name.endswith("gz") else "w"
+    with tarfile.open(archive) as tar:
+        files = {info.name: tar.extractfile(info).read() for info in tar if info.isfile()}
+    archive.write_bytes(made.tar_of(change(files), mode=mode))
+    made.write_sums(archive.parent)
+
+
+# ImageNet
+
+
+def test_imagenet_is_laid_out_by_the_devkit(imagenet, tmp_path):
+    done = prepared("imagenet", imagenet, tmp_path / "out")
+    classes = [name for name, count in made.SYNSETS.items() if count]
+    assert done.num_images == {
+        "train": {name: made.SYNSETS[name] for name in classes},
+        "val": dict.fromkeys(classes, made.NUM_VAL_BY_CLASS),
+    }
+    files = image_files(tmp_path / "out")
+    assert files["train/n01440764/n01440764_9.JPEG"] == made.jpeg(1440764 + 9)
+    for number in range(1, 7):  # dealt to the classes in turn; the devkit numbers them in another order
+        assert files[f"val/{classes[(number - 1) % 3]}/ILSVRC2012_val_{number:08d}.JPEG"] == made.jpeg(1000 + number)
+    assert len(files) == 12 + 6
+    assert index_dataset(tmp_path / "out", full_decode=True).classes == tuple(classes)
+
+
+def test_samples_come_in_the_order_of_the_manifest(imagenet, tmp_path):
+    request = request_of("imagenet", imagenet)
+    prepared("imagenet", imagenet, tmp_path / "out")
+    source = open_source(request, archives_of(request))
+    for split in ("train", "val"):
+        manifest = build_manifest(tmp_path / "out", split)
+        samples = list(source.samples(split))
+        assert [f"{s.class_name}/{s.name}" for s in samples] == manifest.relative_paths.to_pylist()
+        assert [s.data for s in samples] == [Path(p).read_bytes() for p in manifest.paths(np.arange(len(samples)))]
+        assert {s.split for s in samples} == {split}
+
+
+def test_the_official_sums_are_those_that_torchvision_has():
+    from torchvision.datasets import CIFAR10, CIFAR100, SVHN, imagenet
+
+    theirs = dict(imagenet.ARCHIVE_META.values())
+    theirs |= {cls.filename: cls.tgz_md5 for cls in (CIFAR10, CIFAR100)}
+    theirs |= {name: md5 for _, name, md5 in SVHN.split_list.values()}
+    ours = {a.name: a.md5 for data in DATASETS.values() for choice in data.choices for a in choice}
+    assert theirs.items() <= ours.items()
+    assert set(ours) - set(theirs) == {"cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz"}
+
+
+# Archives that aren't what they should be
+
+
+def test_wrong_sums_are_all_named_and_nothing_is_written(imagenet, tmp_path):
+    for name in (TRAIN, DEVKIT):
+        data = bytearray((imagenet / name).read_bytes())
+        data[500] ^= 1
+        (imagenet / name).write_bytes(data)
+    message = refusal("imagenet", imagenet, tmp_path / "out")
+    assert f"{TRAIN} has the MD5 sum" in message
+    assert f"{DEVKIT} has the MD5 sum" in message
+    assert VAL not in message
+    assert "Download what is named again" in message
+    assert image_files(tmp_path / "out") == {}
+
+
+def test_archives_of_another_size_are_refused_without_being_read(imagenet, tmp_path):
+    with pytest.raises(DataError) as caught:  # which reading them would say of their sums
+        prepare(Request(dataset="imagenet", archives=imagenet), tmp_path / "out", progress=print)
+    assert f"{TRAIN} is cut short: it has 51,200 bytes, the official one 147,897,477,120" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [TRAIN, VAL, DEVKIT])
+def test_missing_archives_are_named(imagenet, tmp_path, name):
+    (imagenet / name).unlink()
+    assert f"has no {name}. The official archives are offered at https://image-net.org" in refusal(
+        "imagenet", imagenet, tmp_path / "out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [TRAIN, VAL, DEVKIT])
+@pytest.mark.parametrize("kept", [0.2, 0.4, 0.55])
+def test_archives_that_were_cut_before_they_were_summed_are_refused(imagenet, tmp_path, name, kept):
+    size = (imagenet / name).stat().st_size
+    os.truncate(imagenet / name, int(size * kept))
+    made.write_sums(imagenet)
+    message = refusal("imagenet", imagenet, tmp_path / "out")
+    assert name in message
+    assert "cut short" in message or "doesn't hold" in message or "lacks" in message
+    assert "n01440764_10026.JPEG" not in " ".join(image_files(tmp_path / "out")) or name != TRAIN
+
+
+def link(target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("n01440764_9.JPEG")
+    info.type, info.linkname = kind, target
+    return info
+
+
+def special(kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("n01440764_9.JPEG")
+    info.type = kind
+    return info
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ({"/etc/cron.d/evil": b"x"}, "/etc/cron.d/evil points out of the folder"),
+        ({"../../evil.JPEG": b"x"}, "../../evil.JPEG points out of the folder"),
+        ({"n/../../evil": b"x"}, "n/../../evil points out of the folder"),
+        ({"x": link("/etc/passwd")}, "is a link to /etc/passwd"),
+        ({"x": link("n01440764_3.JPEG", tarfile.LNKTYPE)}, "is a link to n01440764_3.JPEG"),
+        ({"x": special(tarfile.CHRTYPE)}, "is neither a file nor a folder"),
+        ({"x": special(tarfile.FIFOTYPE)}, "is neither a file nor a folder"),
+    ],
+)
+@pytest.mark.parametrize("where", ["outer", "inner", "val", "devkit"])
+def test_members_that_would_escape_are_refused(imagenet, tmp_path, member, said, where):
+    if where == "inner":
+        inner = "n01440764.tar"
+        rewrite(imagenet / TRAIN, lambda files: files | {inner: made.tar_of(unpacked(files[inner]) | member)})
+    else:
+        archive = imagenet / {"outer": TRAIN, "val": VAL, "devkit": DEVKIT}[where]
+        rewrite(archive, lambda files: files | member)
+    assert said in refusal("imagenet", imagenet, tmp_path / "deep" / "er" / "out")
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {info.name: tar.extractfile(info).read() for info in tar}
+
+
+@pytest.mark.parametrize(
+    ("archive", "change", "said"),
+    [
+        (TRAIN, lambda files: drop(files, "n01443537.tar"), "it lacks n01443537.tar"),
+        (TRAIN, lambda files: files | {"n09999999.tar": b""}, "it holds n09999999.tar, unknown there"),
+        (VAL, lambda files: drop(files, "ILSVRC2012_val_00000004.JPEG"), "it lacks ILSVRC2012_val_00000004.JPEG"),
+        (
+            TRAIN,
+            lambda files: files | {"n01443537.tar": made.tar_of({"n01443537_1.JPEG": b"x"})},
+            "in its n01443537.tar, holds 1 images, where the development kit says 3",
+        ),
+        (
+            TRAIN,
+            lambda files: files | {"n01443537.tar": made.tar_of({"n01440764_1.JPEG": b"x"})},
+            "holds n01440764_1.JPEG, which is no image of the class",
+        ),
+        (TRAIN, lambda files: files | {"n01443537.tar": b"no tar" * 200}, "n01443537.tar, is damaged or cut short"),
+        (DEVKIT, lambda files: {name: data for name, data in files.items() if "meta" not in name}, "doesn't hold meta"),
+        (
+            DEVKIT,
+            lambda files: {name: b"no matlab" if "meta" in name else data for name, data in files.items()},
+            "has a .mat file that can't be read",
+        ),
+        (
+            DEVKIT,
+            lambda files: {name: b"1\n77\n" if "truth" in name else data for name, data in files.items()},
+            "doesn't hold what ImageNet's development kit holds: KeyError(77)",
+        ),
+    ],
+)
+def test_archives_that_do_not_fit_together_are_refused_by_name(imagenet, tmp_path, archive, change, said):
+    rewrite(imagenet / archive, change)
+    message = refusal("imagenet", imagenet, tmp_path / "out")
+    assert archive in message
+    assert said in message
+
+
+def drop(files: dict[str, bytes], name: str) -> dict[str, bytes]:
+    return {other: data for other, data in files.items() if other != name}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("hello\n", "isn't what md5sum writes"), ("", f"has no sum of {TRAIN}, {VAL} and {DEVKIT}")],
+)
+def test_files_that_hold_no_sums_are_refused(imagenet, tmp_path, content, said):
+    (imagenet / "MD5SUMS").write_text(content)
+    assert said in refusal("imagenet", imagenet, tmp_path / "out")
+
+
+# Interruptions
+
+
+def test_preparing_again_writes_nothing_and_reads_no_archive(imagenet, tmp_path):
+    prepared("imagenet", imagenet, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train").rglob("*")}
+    told = []
+    done = prepared("imagenet", imagenet, tmp_path / "out", progress=lambda *what: told.append(what))
+    assert (done.num_class_folders, done.num_class_folders_written) == (6, 0)
+    assert told == []
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train").rglob("*")} == before
+
+
+def test_an_interrupted_preparation_goes_on_with_what_is_missing(imagenet, tmp_path, monkeypatch):
+    prepared("imagenet", imagenet, tmp_path / "whole")
+    monkeypatch.setattr(folder, "_REPORTED_BYTES", 1)
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == "writing" and done > total / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepared("imagenet", imagenet, tmp_path / "out", progress=interrupt)
+    assert sorted(path.name for path in (tmp_path / "out/.dnctl").iterdir()) == ["prepare.lock", "prepared.json"]
+    assert read_record(tmp_path / "out").num_images is None
+    left = image_files(tmp_path / "out")
+    done = prepared("imagenet", imagenet, tmp_path / "out")
+    assert done.num_class_folders_written > 0
+    assert image_files(tmp_path / "out") == image_files(tmp_path / "whole")
+    assert left.items() <= image_files(tmp_path / "out").items()
+    assert read_record(tmp_path / "out").num_images == done.num_images
+
+
+def test_a_killed_preparation_leaves_whole_classes_alone(tmp_path):
+    """SIGKILL while files are written: no class folder is there in part, and the next run makes it whole."""
+    archives = made.write_cifar100(tmp_path / "archives", "binary")
+    out = tmp_path / "out"
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from orchestrator.data.prepare.datasets import Request, prepare\n"
+        "from orchestrator.data.prepare import pixels\n"
+        "encode = pixels.stored_png\n"
+        "pixels.stored_png = lambda picture: time.sleep(0.002) or encode(picture)\n"
+        "archives, out = map(Path, sys.argv[1:])\n"
+        "request = Request(dataset='cifar100', archives=archives, sums=archives / 'MD5SUMS')\n"
+        "prepare(request, out, progress=lambda *told: None)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, archives, out])
+    deadline = time.monotonic() + 60
+    while not (out / "train" / "class_20").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = list((out / "train").iterdir())
+    assert 20 <= len(there) < 100
+    assert all(len(list(class_folder.iterdir())) == 10 for class_folder in there)
+    done = prepared("cifar100", archives, out)
+    assert done.num_class_folders_written <= 200 - len(there)
+    assert sum(len(list(class_folder.iterdir())) for class_folder in (out / "train").iterdir()) == 1000
+    assert not (out / ".dnctl" / "partial").exists()
+
+
+def test_two_runs_at_once_are_refused(imagenet, tmp_path):
+    with preparing(tmp_path / "out"):
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from orchestrator.data.prepare.datasets import Request, prepare\n"
+            "archives, out = map(Path, sys.argv[1:])\n"
+            "prepare(Request(dataset='imagenet', archives=archives, sums=archives / 'MD5SUMS'), out, progress=print)\n"
+        )
+        command = [sys.executable, "-c", code, imagenet, tmp_path / "out"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"is being prepared by process {os.getpid()} on " in done.stderr
+    assert image_files(tmp_path / "out") == {}
+    prepared("imagenet", imagenet, tmp_path / "out")  # the lock went with its process
+
+
+def test_class_folders_that_were_changed_since_are_named_and_written_anew_once_removed(imagenet, tmp_path):
+    prepared("imagenet", imagenet, tmp_path / "out")
+    (tmp_path / "out/train/n01440764/n01440764_9.JPEG").unlink()
+    assert "train/n01440764 has 4 files, not 5" in refusal("imagenet", imagenet, tmp_path / "out")
+    for image in (tmp_path / "out/train/n01440764").iterdir():
+        image.unlink()
+    (tmp_path / "out/train/n01440764").rmdir()
+    assert prepared("imagenet", imagenet, tmp_path / "out").num_class_folders_written == 1
+    assert (tmp_path / "out/train/n01440764/n01440764_9.JPEG").exists()
+
+
+# Where it is written
+
+
+def test_folders_with_something_else_in_them_are_left_alone(imagenet, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("")
+    assert "isn't empty, and nothing was prepared there before" in refusal("imagenet", imagenet, out)
+    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_folders_of_another_data_set_are_left_alone(imagenet, tmp_path):
+    out = tmp_path / "out"
+    cifar = made.write_cifar10(tmp_path / "cifar", "python")
+    prepared("cifar10", cifar, out)
+    assert "was prepared as cifar10 and not imagenet. Name another" in refusal("imagenet", imagenet, out)
+    message = refusal("cifar10", cifar, out, validation="held-out")
+    assert "was prepared with --validation test and not held-out. Name another" in message
+    binary = made.write_cifar10(tmp_path / "binary", "binary")
+    message = refusal("cifar10", binary, out)
+    assert "was prepared from cifar-10-python.tar.gz" in message
+    assert "and not cifar-10-binary.tar.gz" in message
+
+
+def test_places_that_cannot_be_written_are_named(imagenet, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file/out/.dnctl: Not a directory" in refusal("imagenet", imagenet, tmp_path / "file" / "out")
+
+
+def test_room_is_looked_for_before_anything_is_written(imagenet, tmp_path, monkeypatch):
+    status = os.statvfs(tmp_path)
+    full = os.statvfs_result([*status[:3], 20, 20, *status[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    message = refusal("imagenet", imagenet, tmp_path / "out")
+    assert "There isn't room for the data set" in message
+    assert "GB are needed, 0.0 GB are free. Free some, or name a folder on a larger disk." in message
+    no_inodes = os.statvfs_result([*status[:5], 100, 3, 3, *status[8:]])
+    monkeypatch.setattr(os, "statvfs", lambda path: no_inodes)
+    assert "18 files (inodes) are needed, 3 are free" in refusal("imagenet", imagenet, tmp_path / "out")
+    assert image_files(tmp_path / "out") == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small filesystem, which takes root")
+def test_a_disk_that_fills_up_in_the_middle_is_reported_and_what_is_whole_stays(tmp_path, monkeypatch):
+    archives = made.write_cifar10(tmp_path / "archives", "binary")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+    try:
+        monkeypatch.setattr(datasets, "check_space", lambda root, parts: None)  # somebody else filled it since
+        message = refusal("cifar10", archives, disk / "out")
+        assert "The disk is full: " in message
+        assert "Free some space and run the same command again" in message
+        there = [class_folder for split in ("train", "val") for class_folder in (disk / "out" / split).glob("*")]
+        assert all(len(list(class_folder.iterdir())) in (2, 10) for class_folder in there)
+        assert not (disk / "out/.dnctl/partial").exists()
+        subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+        done = prepared("cifar10", archives, disk / "out")
+        assert done.num_class_folders_written == 20 - len(there)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# CIFAR and SVHN
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        return np.asarray(image)
+
+
+def test_cifar10_holds_every_picture_to_the_bit_in_both_versions(tmp_path):
+    for version in ("python", "binary"):
+        prepared("cifar10", made.write_cifar10(tmp_path / version, version), tmp_path / f"out-{version}")
+    assert image_files(tmp_path / "out-python") == image_files(tmp_path / "out-binary")
+    pictures = made.small_pictures(120, seed=0)
+    for number in range(120):
+        split, position = ("train", number) if number < 100 else ("val", number - 100)
+        class_name = made.CIFAR10_NAMES[7 * number % 10]
+        found = picture(tmp_path / f"out-python/{split}/{class_name}/{position:06d}.png")
+        np.testing.assert_array_equal(found, pictures[number])
+    assert index_dataset(tmp_path / "out-python").classes == tuple(made.CIFAR10_NAMES)
+
+
+def test_cifar_holds_out_the_last_tenth_of_the_training_images(tmp_path):
+    archives = made.write_cifar100(tmp_path / "archives", "python")
+    done = prepared("cifar100", archives, tmp_path / "out", validation="held-out")
+    numbers = {
+        split: sorted(int(path.stem) for path in (tmp_path / "out" / split).rglob("*.png")) for split in done.num_images
+    }
+    assert numbers == {
+        "train": list(range(900)),
+        "val": list(range(900, 1000)),
+        "test": list(range(100)),
+    }
+    final = prepared("cifar100", archives, tmp_path / "final")
+    assert {split: sum(counts.values()) for split, counts in final.num_images.items()} == {"train": 1000, "val": 100}
+
+
+def test_cifar100_labels_are_the_fine_ones_in_both_versions(tmp_path):
+    for version in ("python", "binary"):
+        prepared("cifar100", made.write_cifar100(tmp_path / version, version), tmp_path / f"out-{version}")
+    assert image_files(tmp_path / "out-python") == image_files(tmp_path / "out-binary")
+    dataset = index_dataset(tmp_path / "out-python")
+    for index, path in enumerate(dataset.train.relative_paths.to_pylist()):
+        assert dataset.train.labels[index] == 13 * int(Path(path).stem) % 100
+
+
+def test_pickles_that_would_execute_something_are_refused(tmp_path):
+    archives = made.write_cifar10(tmp_path / "archives", "python")
+    evil = b"\x80\x02cos\nsystem\n(U\x0atouch evil\ntR."
+
+    def change(files):
+        return {name: evil if name.endswith("data_batch_3") else data for name, data in files.items()}
+
+    rewrite(archives / "cifar-10-python.tar.gz", change)
+    assert "a pickle wants to call os.system" in refusal("cifar10", archives, tmp_path / "out")
+
+
+@pytest.mark.parametrize("version", ["python", "binary"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"\x80\x02N."])
+def test_batches_that_are_damaged_are_refused(tmp_path, version, damage):
+    archives = made.write_cifar10(tmp_path / "archives", version)
+
+    def change(files):
+        return {name: damage(data) if "data_batch_2" in name else data for name, data in files.items()}
+
+    rewrite(archives / f"cifar-10-{version}.tar.gz", change)
+    message = refusal("cifar10", archives, tmp_path / "out")
+    assert f"cifar-10-{version}.tar.gz doesn't hold what CIFAR's archives hold" in message
+
+
+def test_svhn_holds_every_picture_to_the_bit_and_0_is_the_class_0(tmp_path, monkeypatch):
+    monkeypatch.setattr(svhn, "NUM_HELD_OUT_BY_CLASS", {"extra": 2, "train": 4})
+    archives = made.write_svhn(tmp_path / "archives", num_train=60, num_extra=40, num_test=20)
+    done = prepared("svhn", archives, tmp_path / "out")
+    assert {split: set(counts.values()) for split, counts in done.num_images.items()} == {
+        "train": {4},
+        "val": {6},
+        "test": {2},
+    }
+    train, extra, test = (made.small_pictures(n, seed=seed) for seed, n in ((10, 60), (11, 40), (12, 20)))
+    for digit in range(10):
+        first = (digit - 1) % 10  # of the labels 1 … 9, 10 in turn
+        expected = {
+            "val": {f"extra_{first + 10 * n:06d}": extra[first + 10 * n] for n in range(2)}
+            | {f"train_{first + 10 * n:06d}": train[first + 10 * n] for n in range(4)},
+            "train": {f"extra_{first + 10 * n:06d}": extra[first + 10 * n] for n in range(2, 4)}
+            | {f"train_{first + 10 * n:06d}": train[first + 10 * n] for n in range(4, 6)},
+            "test": {f"{first + 10 * n:06d}": test[first + 10 * n] for n in range(2)},
+        }
+        for split, pictures in expected.items():
+            files = {path.stem: picture(path) for path in (tmp_path / "out" / split / str(digit)).iterdir()}
+            assert files.keys() == pictures.keys()
+            assert all((files[name] == pictures[name]).all() for name in pictures)
+
+
+def test_svhn_holds_out_6000_training_images():
+    assert 10 * sum(svhn.NUM_HELD_OUT_BY_CLASS.values()) == 6000
+
+
+def test_svhn_files_that_hold_something_else_are_refused(tmp_path):
+    from scipy.io import savemat
+
+    archives = made.write_svhn(tmp_path / "archives", num_train=20, num_extra=20, num_test=20)
+    savemat(archives / "extra_32x32.mat", {"X": np.zeros((32, 32, 3, 5)), "y": np.ones(5)})
+    made.write_sums(archives)
+    assert "extra_32x32.mat doesn't hold what SVHN's files hold" in refusal("svhn", archives, tmp_path / "out")
+
+
+def test_a_choice_of_validation_is_refused_where_there_is_none(imagenet, tmp_path):
+    with pytest.raises(UsageError, match="has a validation set of its own"):
+        prepared("imagenet", imagenet, tmp_path / "out", validation="test")
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (1, 1, 3), (5, 7, 3), (147, 148, 3)])
+def test_stored_png_is_read_back_to_the_bit(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    with Image.open(io.BytesIO(stored_png(pixels))) as image:
+        np.testing.assert_array_equal(np.asarray(image), pixels)
+
+
+def test_images_too_large_for_a_stored_block_are_refused():
+    with pytest.raises(ValueError, match="no small RGB image"):
+        stored_png(np.zeros((148, 148, 3), dtype=np.uint8))
+
+
+def test_requests_know_what_they_ask_for(imagenet):
+    request = request_of("imagenet", imagenet)
+    assert [archive.name for archive in archives_of(request)] == [TRAIN, VAL, DEVKIT]
+    official = archives_of(replace(request, sums=None))
+    assert [archive.md5 for archive in official] == [archive.md5 for archive in DATASETS["imagenet"].choices[0]]
