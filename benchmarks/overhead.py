@@ -243,6 +243,7 @@ def compare_starts(arguments: argparse.Namespace) -> Iterator[Comparison]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--only", choices=("steps", "starts"), help="answer one of the two questions")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved rounds")
     parser.add_argument("--model", default="densenet121", help="the network whose steps are measured")
     parser.add_argument("--image-size", type=int, default=224, help="pixels a side that it sees")
@@ -254,7 +255,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.steps % arguments.log_every or arguments.steps == arguments.log_every:
         parser.error("--steps must be a multiple of --log-every, and more than one")
-    found = [compare_rates(arguments), *compare_starts(arguments)]
+    found = []
+    if arguments.only in (None, "steps"):
+        found.append(compare_rates(arguments))
+    if arguments.only in (None, "starts"):
+        found.extend(compare_starts(arguments))
     rows = [row for comparison in found for row in comparison.rows()]
     ratios = {name: ratio for comparison in found for name, ratio in comparison.ratios().items()}
     print_document(document(rows=rows, ratios=ratios), as_json=arguments.json)

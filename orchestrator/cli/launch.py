@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.output import JsonOption, console, print_json, stderr
 from orchestrator.cli.runs import RunArgument
-from orchestrator.cli.submit import submit
+from orchestrator.cli.submit import fault_of_pending, submit
 from orchestrator.errors import UsageError
 from orchestrator.run.catalogue import find_run, new_run, storage_root
 from orchestrator.run.directory import RunDirectory
@@ -110,7 +110,8 @@ def _go_on(
     """Resume a run that exists; follow it if it is running; refuse if it is finished or would compute otherwise."""
     from orchestrator.engine.planning import load_plan, refuse_other_numerics
 
-    status = read_status(run, now=time())
+    is_driven = read_status(run, now=time()).state.is_active and living_holder(run.lease) is not None
+    status = read_status(run, now=time())  # it may have ended while its lease was watched
     if status.state is State.SUCCEEDED:
         raise UsageError(
             f"run {run.name} is finished: {status.reason}; see `dnctl status {run.name}`, "
@@ -119,8 +120,8 @@ def _go_on(
     before = load_plan(run)
     if before is not None and plan is not None:
         refuse_other_numerics(run, before, plan)
-    if status.state.is_active and living_holder(run.lease) is not None:
-        stderr().print(f"{run.name} is running; following it")
+    if is_driven or (status.state is State.PENDING and fault_of_pending(status) is None):
+        stderr().print(f"{run.name} is {status.state}; following it")
     else:
         stderr().print(f"going on with {run.name}, which was {status.state}: {status.reason}", markup=False)
         run.stop_request.unlink(missing_ok=True)

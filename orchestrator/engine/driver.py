@@ -45,6 +45,9 @@ def main() -> int:
 def drive(run: RunDirectory, fit: Fit) -> int:
     """Take the run over, train, and record how it ended; returns the exit code that belongs to that."""
     _refuse_while_driven(run)
+    if run.read_state().state is State.SUCCEEDED:
+        _log.info("run %s is finished; there is nothing to do", run.name)
+        return 0
     holder = secrets.token_hex(8)
     attempt = run.claim_attempt(holder)
     log_file = logging.FileHandler(attempt.logs / "driver.log")

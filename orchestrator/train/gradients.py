@@ -26,7 +26,7 @@ class SummedGradients:
     """Backward passes of a step's groups, and the sum of their gradients over groups and ranks in `Parameter.grad`."""
 
     def __init__(self, model: nn.Module, world: World, *, sum_dtype: torch.dtype) -> None:
-        """sum_dtype: float64, or float32 for half the traffic between ranks and sums that depend on their order."""
+        """sum_dtype: float64, or float32 for half the traffic; more than two addends then depend on their order."""
         self._device = world.device
         self._sum_dtype = sum_dtype
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

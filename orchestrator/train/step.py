@@ -70,8 +70,10 @@ class TrainingStep:
             if self._shares[0].num_parts > 1:
                 split_groups(model, process_group)
         self._statistics = RunningStatistics(model)
-        sum_dtype = torch.float64 if numerics.deterministic else torch.float32
-        self._gradients = SummedGradients(model, world, sum_dtype=sum_dtype)
+        num_addends = max(numerics.batch_norm_groups, sum(1 for shares in group_shares if shares))
+        self._gradients = SummedGradients(
+            model, world, sum_dtype=_sum_dtype(num_addends, deterministic=numerics.deterministic)
+        )
 
     def _make_process_groups(self) -> dist.ProcessGroup:
         """The ranks that share this rank's group. Making them is a collective: every rank makes all of them."""
@@ -169,3 +171,8 @@ class TrainingStep:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
+
+
+def _sum_dtype(num_addends: int, *, deterministic: bool) -> torch.dtype:
+    """In what gradients are added. Two float32 numbers have the same sum in either order, rounded once either way."""
+    return torch.float64 if deterministic and num_addends > 2 else torch.float32
