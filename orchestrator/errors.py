@@ -11,7 +11,8 @@
     ├── DivergedError          5  the loss stopped being finite
     ├── RunStoppedError        6  the run was stopped on request
     ├── StorageError           7  the run directory can't be read or written
-    │   └── CheckpointError    7  a checkpoint doesn't verify or doesn't fit
+    │   ├── CheckpointError    7  a checkpoint doesn't verify or doesn't fit
+    │   └── TakenOverError     7  a newer attempt writes the run now
     └── TimedOutError        124  a limit set by the caller has passed
 
 An error carries one message that says what, where and what to do. Errors cross process boundaries, so each is
@@ -82,6 +83,10 @@ class StorageError(DnctlError):
 
 class CheckpointError(StorageError):
     """A checkpoint doesn't verify, or belongs to another model or plan."""
+
+
+class TakenOverError(StorageError):
+    """A newer attempt has taken the run over; the older one must not write."""
 
 
 class TimedOutError(DnctlError):

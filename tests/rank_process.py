@@ -14,7 +14,7 @@ from orchestrator.engine.planning import load_plan
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import checkpoints
 from orchestrator.run.directory import RunDirectory
-from orchestrator.train import loop
+from orchestrator.train import loop, network
 from orchestrator.train.loop import train
 from orchestrator.train.reporter import RunReporter, SilentReporter
 from orchestrator.train.world import World
@@ -46,8 +46,8 @@ def _die_on_second_write(path: Path, content: bytes) -> None:
 
 def _compute_in_float64() -> None:
     """For tests of the arithmetic: the same loop without float32's rounding."""
-    create_model, normalize = loop.create_model, loop.Normalize.__call__
-    loop.create_model = lambda *args, **kwargs: create_model(*args, **kwargs).double()
+    create_model, normalize = network.create_model, loop.Normalize.__call__
+    network.create_model = lambda *args, **kwargs: create_model(*args, **kwargs).double()
     loop.Normalize.__call__ = lambda self, images: normalize(self, images).double()
     torch.Tensor.float = lambda self: self
 

@@ -71,7 +71,12 @@ def _work(numerics: Numerics) -> Iterator[Row]:
 def _workers(placement: Placement) -> Iterator[Row]:
     gpus = f"{placement.gpus_per_worker} GPU, " if placement.gpus_per_worker else ""
     cpus = placement.cpus_per_worker
-    yield "workers", f"{placement.world_size}, each with {gpus}{cpus} CPU core{_s(cpus)} and {_threads(placement)}"
+    low, high = placement.min_world_size, placement.max_world_size
+    between = f" ({low} to {high} while it runs)" if low < high else ""
+    yield (
+        "workers",
+        f"{placement.world_size}{between}, each with {gpus}{cpus} CPU core{_s(cpus)} and {_threads(placement)}",
+    )
     for rank, shares in enumerate(placement.group_shares[:_MOST_RANKS_LISTED]):
         yield f"rank {rank}", f"{_shares(shares)}: {placement.images_per_rank[rank]} images of a step"
     if placement.world_size > _MOST_RANKS_LISTED:
@@ -142,7 +147,9 @@ def _points(execution: Execution) -> list[Row]:
     evaluations, every = len(execution.evaluation_steps), execution.eval_every_epochs
     minutes = execution.checkpoint_every_minutes
     best = f", and the best {execution.keep_best} by top-1" if execution.keep_best else ""
-    within = f", and every {minutes:g} minutes within" if minutes else ""
+    within = f", and every {minutes:g} minutes within" if isinstance(minutes, float) else ""
+    if minutes == "auto":
+        within = ", and within as often as loses least time"
     return [
         ("evaluated", f"after {_epochs(every)}, {evaluations} time{_s(evaluations)}; by top-1 and top-5"),
         ("saved", f"after {_epochs(execution.checkpoint_every_epochs)}{within}"),

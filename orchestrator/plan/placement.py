@@ -1,34 +1,55 @@
 """Which workers a run has on a cluster, and what each computes."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.groups import GroupShare, group_shares, split_evenly
-from orchestrator.plan.plan import Placement
-from orchestrator.recipe.schema import Recipe
+from orchestrator.plan.plan import Placement, Plan
+from orchestrator.recipe.schema import Recipe, Workers
+
+
+def at_world_size(plan: Plan, world_size: int) -> Plan:
+    """The same plan on another number of workers, each with the same means."""
+    numerics, placement = plan.numerics, plan.placement
+    shares = _shares(numerics.batch_norm_groups, world_size, split_groups=placement.split_groups)
+    images = _images(shares, numerics.global_batch_size, numerics.batch_norm_groups)
+    placement = replace(placement, world_size=world_size, group_shares=shares, images_per_rank=images)
+    return replace(plan, placement=placement)
 
 
 def resolve_placement(recipe: Recipe, *, cluster: ClusterShape, versions: Mapping[str, str]) -> Placement:
     """The workers of a run; needs a recipe and a cluster without `placement_faults`."""
     workers, gpus, cpus = _workers(recipe, cluster), _gpus(recipe, cluster), _cpus(recipe, cluster)
     train = recipe.train
-    busy = workers if recipe.cluster.split_groups else min(workers, train.batch_norm_groups)
-    shares = tuple(
-        group_shares(num_groups=train.batch_norm_groups, world_size=busy, rank=rank) if rank < busy else ()
-        for rank in range(workers)
-    )
+    shares = _shares(train.batch_norm_groups, workers, split_groups=recipe.cluster.split_groups)
+    elastic = recipe.cluster.workers if isinstance(recipe.cluster.workers, Workers) else None
     return Placement(
         world_size=workers,
+        min_world_size=elastic.min if elastic else workers,
+        max_world_size=elastic.max if elastic else workers,
+        split_groups=recipe.cluster.split_groups,
         device="cuda" if gpus else "cpu",
         gpus_per_worker=gpus,
         cpus_per_worker=cpus,
         compute_threads=_compute_threads(recipe, cluster),
         group_shares=shares,
-        images_per_rank=tuple(
-            _num_images(of_rank, train.global_batch_size, train.batch_norm_groups) for of_rank in shares
-        ),
+        images_per_rank=_images(shares, train.global_batch_size, train.batch_norm_groups),
         versions=dict(versions),
     )
+
+
+def _shares(num_groups: int, world_size: int, *, split_groups: bool) -> tuple[tuple[GroupShare, ...], ...]:
+    """What each rank computes; nothing for those beyond the groups, unless groups are split."""
+    busy = world_size if split_groups else min(world_size, num_groups)
+    return tuple(
+        group_shares(num_groups=num_groups, world_size=busy, rank=rank) if rank < busy else ()
+        for rank in range(world_size)
+    )
+
+
+def _images(shares: tuple[tuple[GroupShare, ...], ...], batch_size: int, num_groups: int) -> tuple[int, ...]:
+    return tuple(_num_images(of_rank, batch_size, num_groups) for of_rank in shares)
 
 
 def placement_faults(recipe: Recipe, cluster: ClusterShape) -> Iterator[str]:
@@ -53,9 +74,13 @@ def placement_faults(recipe: Recipe, cluster: ClusterShape) -> Iterator[str]:
 
 
 def _workers(recipe: Recipe, cluster: ClusterShape) -> int:
-    if recipe.cluster.workers != "auto":
-        return recipe.cluster.workers
-    devices = cluster.num_gpus if _gpus(recipe, cluster) else cluster.num_cpus
+    wanted = recipe.cluster.workers
+    if isinstance(wanted, int):
+        return wanted
+    cpus = recipe.cluster.cpus_per_worker
+    devices = cluster.num_gpus if _gpus(recipe, cluster) else cluster.num_cpus // (1 if cpus == "auto" else cpus or 1)
+    if isinstance(wanted, Workers):
+        return max(wanted.min, min(devices, wanted.max))
     return max(1, min(devices, recipe.train.batch_norm_groups))
 
 

@@ -109,6 +109,9 @@ class Numerics:
     warmup_steps: int
     label_smoothing: float
     clip_grad_norm: float | None
+    guard_policy: Literal["rollback", "skip", "stop"]
+    guard_spike: float | None
+    """Robust deviations above the median of recent steps."""
 
     @property
     def fingerprint(self) -> str:
@@ -142,7 +145,10 @@ class Execution:
     evaluation_steps: tuple[int, ...]
     """Evaluated when this many optimiser steps are done; the last is the run's last step."""
     checkpoint_every_epochs: int
-    checkpoint_every_minutes: float | None
+    checkpoint_every_minutes: float | Literal["auto"] | None
+    mtbf_hours: float
+    """Expected time between failures, from which "auto" takes the time between checkpoints."""
+    on_save_failure: Literal["continue", "stop"]
     checkpoint_steps: tuple[int, ...]
     """Saved when this many optimiser steps are done, besides the saves by the clock; the last is the run's end."""
     keep_last: int
@@ -153,6 +159,10 @@ class Execution:
     prefetch: int
     """Micro-batches that the loader prepares ahead."""
     max_failures: int
+    hang_s: float
+    """Without a step for so long a worker counts as hung."""
+    guard_max_tries: int
+    """Bad steps of one epoch that are put up with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +170,12 @@ class Placement:
     """Where the run is computed."""
 
     world_size: int
+    """Workers; in an attempt's plan the ones it has, in a run's the ones it would have now."""
+    min_world_size: int
+    max_world_size: int
+    """What the world size may become while the run lives; both are `world_size` if it is fixed."""
+    split_groups: bool
+    """Whether workers beyond the number of groups share one."""
     device: Literal["cpu", "cuda"]
     gpus_per_worker: int
     cpus_per_worker: int

@@ -110,6 +110,8 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
         evaluation_steps=_every(recipe.eval.every_epochs * every_epoch, numerics.num_steps),
         checkpoint_every_epochs=recipe.checkpoint.every_epochs,
         checkpoint_every_minutes=recipe.checkpoint.every_minutes,
+        mtbf_hours=recipe.checkpoint.mtbf_hours,
+        on_save_failure=recipe.checkpoint.on_failure,
         checkpoint_steps=_every(recipe.checkpoint.every_epochs * every_epoch, numerics.num_steps),
         keep_last=recipe.checkpoint.keep_last,
         keep_best=recipe.checkpoint.keep_best,
@@ -117,6 +119,8 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
         loader_threads=max(1, placement.cpus_per_worker) if threads == "auto" else threads,
         prefetch=PREFETCH,
         max_failures=recipe.cluster.max_failures,
+        hang_s=60 * recipe.cluster.hang_minutes,
+        guard_max_tries=recipe.guard.max_tries,
     )
 
 
@@ -155,6 +159,8 @@ def _numerics(
         warmup_steps=round(train.schedule.warmup_epochs * steps_per_epoch),
         label_smoothing=train.label_smoothing,
         clip_grad_norm=train.clip_grad_norm,
+        guard_policy=recipe.guard.policy,
+        guard_spike=recipe.guard.spike,
     )
 
 

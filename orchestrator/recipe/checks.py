@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.schema import Recipe, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,13 @@ def _batch(recipe: Recipe) -> Iterator[Contradiction]:
             f"allowed: at most one group an image, {train.global_batch_size}",
         )
     workers = recipe.cluster.workers
+    if isinstance(workers, Workers):
+        if workers.min > workers.max:
+            yield Contradiction(
+                ("cluster.workers.min", "cluster.workers.max"),
+                f"found at least {workers.min} workers and at most {workers.max}; allowed: the smaller one as min",
+            )
+        workers = workers.max
     if workers != "auto" and workers > train.global_batch_size:
         yield Contradiction(
             ("cluster.workers", "train.global_batch_size"),

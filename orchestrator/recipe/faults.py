@@ -24,8 +24,10 @@ def explain_all(
     where the whole begins.
     """
     for error in errors:
-        key = _key_of(error, values)
+        key = _key_of(error, values, keys)
         section = key.rpartition(".")[0]
+        if _is_of_another_kind(key, values, keys):
+            continue  # keys were found where a plain value may stand, too; what is wrong with the keys is said apart
         match error["type"]:
             case "extra_forbidden":
                 yield Fault(origins[key], key, f"unknown key; {_nearest(key, keys)}")
@@ -66,16 +68,24 @@ def show(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False)
 
 
-def _key_of(error: ErrorDetails, values: dict[str, Any]) -> str:
+def _key_of(error: ErrorDetails, values: dict[str, Any], keys: Mapping[str, Key]) -> str:
     """The dotted key that an error of pydantic is about, without list indices and names of union members."""
     path: list[str] = []
     current: Any = values
     for part in error["loc"]:
         if not isinstance(current, dict):
             break
+        if part not in current and ".".join([*path, str(part)]) not in keys:
+            continue  # the name of a union's member
         path.append(str(part))
         current = current.get(part)
     return ".".join(path)
+
+
+def _is_of_another_kind(key: str, values: dict[str, Any], keys: Mapping[str, Key]) -> bool:
+    known = keys.get(key)
+    has_keys = any(other.startswith(f"{key}.") for other in keys)
+    return known is not None and has_keys and not known.is_section and isinstance(lookup(values, key), dict)
 
 
 def _nearest(key: str, keys: Mapping[str, Key]) -> str:

@@ -23,6 +23,7 @@ class Key:
     """As YAML; empty for a section and for what is required."""
     description: str
     is_section: bool
+    """Whether it holds keys and nothing else can stand in their place."""
     example: Any
     """A valid value where the key is required, otherwise None."""
 
@@ -106,15 +107,16 @@ _BOUNDS = {
 def _walk(section: Mapping[str, Any], definitions: Mapping[str, Any], *, prefix: str) -> Iterator[Key]:
     for name, field in section["properties"].items():  # pydantic leaves out a text that is the section's own
         target = _section_of(field, definitions)
+        is_section = target is not None and not _may_be_a_value(field)
         is_required = name in section.get("required", ())
-        is_optional_section = target is not None and not is_required and field["default"] is None
+        is_optional_section = is_section and not is_required and field["default"] is None
         yield Key(
             key=prefix + name,
             allowed=allowed_values(field),
             is_required=is_required,
-            default=json.dumps(field["default"]) if is_optional_section or not (is_required or target) else "",
+            default=json.dumps(field["default"]) if is_optional_section or not (is_required or is_section) else "",
             description=" ".join((field if "description" in field else target or {})["description"].split()),
-            is_section=target is not None,
+            is_section=is_section,
             example=field.get("examples", [None])[0],
         )
         if target is not None:
@@ -127,6 +129,10 @@ def _section_of(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Map
             section: Mapping[str, Any] = definitions[option["$ref"].rpartition("/")[2]]
             return section
     return None
+
+
+def _may_be_a_value(field: Mapping[str, Any]) -> bool:
+    return any("$ref" not in option and option.get("type") != "null" for option in field.get("anyOf", ()))
 
 
 def _without(mapping: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -177,24 +177,56 @@ class Eval(Section):
     """Images of each worker at a time."""
 
 
+class Guard(Section):
+    """What happens when training diverges: a step whose loss or gradient isn't finite, or far above the recent ones."""
+
+    policy: Literal["rollback", "skip", "stop"] = "rollback"
+    """"rollback": go back to the newest checkpoint and leave out the steps from there to the bad one; "skip": leave out
+    the bad step alone; "stop": the run fails with exit code 5. A step that is bad never changes the weights."""
+    spike: Positive | None = 30.0
+    """Robust standard deviations above the median of the last 128 steps from which on a loss or a gradient's norm is
+    bad; null: only one that isn't finite."""
+    max_tries: int = Field(default=3, ge=0)
+    """How many bad steps of one epoch are put up with before the run fails."""
+
+
 class Checkpoint(Section):
     """When the run is saved, and what is kept."""
 
     every_epochs: AtLeastOne = 1
     """Epochs from one checkpoint to the next; the end of the run is always saved."""
-    every_minutes: Positive | None = 10.0
-    """Minutes from one checkpoint to the next within an epoch; null: none within an epoch."""
+    every_minutes: Positive | Literal["auto"] | None = "auto"
+    """Minutes from one checkpoint to the next within an epoch; "auto": what loses least time, from the measured cost of
+    a checkpoint and the time between failures; null: none within an epoch."""
+    mtbf_hours: Positive = 24.0
+    """Hours between failures that are expected before the run has seen any; its own failures then count, too."""
+    on_failure: Literal["continue", "stop"] = "continue"
+    """What happens when a checkpoint can't be written, to a full disk for instance: the run goes on and tries again, or
+    it fails. Its end always needs one."""
     keep_last: AtLeastOne = 3
     """How many of the newest checkpoints are kept."""
     keep_best: int = Field(default=1, ge=0)
     """How many of the best checkpoints, by validation top-1, are kept besides."""
 
 
+WorkerCount = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class Workers(Section):
+    """How many workers a run may have while it lives."""
+
+    min: WorkerCount
+    """With fewer the run waits."""
+    max: WorkerCount
+    """It never takes more."""
+
+
 class Cluster(Section):
     """What the run takes of a cluster."""
 
-    workers: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = "auto"
-    """Processes that train; "auto": one a GPU, or one a CPU core, at most one a batch-norm group."""
+    workers: WorkerCount | Workers | Literal["auto"] = "auto"
+    """Processes that train: a number, or {min: 1, max: 8} for as many as there is room for at any time; "auto": one a
+    GPU, or one a CPU core, at most one a batch-norm group."""
     gpus_per_worker: Literal[0, 1, "auto"] = "auto"
     """GPUs of each worker; "auto": 1 where the cluster has any."""
     cpus_per_worker: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -204,7 +236,9 @@ class Cluster(Section):
     """Whether workers beyond the number of batch-norm groups share a group, with its statistics synchronised in every
     layer; the result then agrees to rounding only. Otherwise they have nothing to compute, and the plan says so."""
     max_failures: int = Field(default=3, ge=0)
-    """How often the workers are started again after a failure before the run has FAILED."""
+    """How often the workers are started again without a new checkpoint in between before the run has FAILED."""
+    hang_minutes: Positive = 10.0
+    """Minutes without a step after which a worker counts as hung and is ended, to be started again."""
 
 
 class Recipe(Section):
@@ -220,6 +254,8 @@ class Recipe(Section):
     """Which images, and what is done to them."""
     train: Train
     """How the network is trained."""
+    guard: Guard = Guard()
+    """What happens when training diverges."""
     eval: Eval = Eval()
     """When and how the network is evaluated."""
     checkpoint: Checkpoint = Checkpoint()

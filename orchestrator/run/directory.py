@@ -50,6 +50,11 @@ class AttemptDirectory:
         return self.path / "ending.json"
 
     @property
+    def pause_request(self) -> Path:
+        """There if the attempt shall save a checkpoint and let its workers go, so that others can take over."""
+        return self.path / "pause.json"
+
+    @property
     def worker_failures(self) -> list[Path]:
         """A file for each time that its workers failed, oldest first."""
         return sorted(self.path.glob("worker-failure-*.json"))
@@ -99,6 +104,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Where checkpoints are."""
         return self.path / "checkpoints"
+
+    @property
+    def passed_over(self) -> Path:
+        """The steps that the divergence guard made the run leave out."""
+        return self.path / "passed_over.json"
 
     @property
     def stop_request(self) -> Path:

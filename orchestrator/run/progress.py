@@ -1,6 +1,7 @@
 """How far a run is: the figures that rank 0 leaves in progress.json for whoever asks."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from orchestrator.errors import StorageError
@@ -38,6 +39,10 @@ class Progress:
     eta_s: float | None = None
     last_checkpoint: str | None = None
     last_checkpoint_at: float | None = None
+    num_rolled_back: int = 0
+    """Steps that this attempt has undone because of a divergence."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Where the time since the first step began went: data, compute, communication, checkpoint, evaluation."""
     activity: str = "starting"
     """What the workers are doing: starting, training, evaluating, saving."""
 
@@ -51,7 +56,7 @@ def read_progress(path: Path) -> Progress | None:
     """The figures, or None where there are none or they are damaged: status must work whatever lies there."""
     try:
         document = files.read_json(path)
-        known = {field.name for field in fields(Progress)}
+        known = {known.name for known in fields(Progress)}
         return Progress(**{key: value for key, value in document.items() if key in known})
     except (FileNotFoundError, StorageError, TypeError):
         return None

@@ -74,11 +74,15 @@ class RunningStatistics:
         """Count the statistics that a forward pass has just left; `weight` is 1 over the ranks that share the group."""
         self.accumulated.add_(self.current, alpha=weight)
 
-    def update(self, num_groups: int) -> None:
-        """Make the step's one update from `accumulated`, which must be summed over all ranks by now."""
+    def update(self, num_groups: int, *, admitted: Tensor) -> None:
+        """Make the step's one update from `accumulated`, which must be summed over all ranks by now.
+
+        admitted: bool scalar on the device; False leaves the statistics as they were before the step.
+        """
         mean_of_groups = (self.accumulated / num_groups).to(self.current.dtype)
-        torch.lerp(self._before, mean_of_groups, self._momentum, out=self.current)
-        torch.add(self._num_batches_before, 1, out=self._num_batches)
+        updated = torch.lerp(self._before, mean_of_groups, self._momentum)
+        torch.where(admitted, updated, self._before, out=self.current)
+        torch.add(self._num_batches_before, admitted, out=self._num_batches)
 
 
 class _SplitGroupNorm(torch.autograd.Function):

@@ -38,25 +38,44 @@ class TrainingState:
     top5: float | None = None
     best_top1: float | None = None
     grad_scaler: dict[str, Any] | None = None
+    guard: dict[str, Any] | None = None
 
 
-def pack(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> dict[str, bytes]:
-    """The files of a checkpoint, by name."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a checkpoint is made of, copied to the host: training may go on while it is written."""
+
+    model: Mapping[str, Tensor]
+    momenta: Mapping[str, Tensor]
+    state: TrainingState
+
+    def pack(self) -> dict[str, bytes]:
+        """The files of the checkpoint, by name."""
+        return {
+            MODEL: save(dict(self.model)),
+            OPTIMIZER: save(dict(self.momenta)),
+            STATE: json.dumps({"format_version": 1, **asdict(self.state)}, indent=2).encode(),
+        }
+
+
+def snapshot(model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> Snapshot:
+    """Copy everything that the next step depends on, in plain layout, sharing memory with nothing."""
     momenta = {}
     for name, parameter in model.named_parameters():
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
-            momenta[name] = _on_host(momentum)
-    return {
-        MODEL: save({name: _on_host(tensor) for name, tensor in model.state_dict().items()}),
-        OPTIMIZER: save(momenta),
-        STATE: json.dumps({"format_version": 1, **asdict(state)}, indent=2).encode(),
-    }
+            momenta[name] = _to_host(momentum)
+    tensors = {name: _to_host(tensor) for name, tensor in model.state_dict().items()}
+    if torch.cuda.is_available() and next(model.parameters()).is_cuda:
+        torch.cuda.current_stream().synchronize()
+    return Snapshot(model=tensors, momenta=momenta, state=state)
 
 
-def _on_host(tensor: Tensor) -> Tensor:
-    """A copy in plain layout, which shares memory with nothing."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in plain layout; from a GPU it is there once the stream is synchronised."""
+    tensor = tensor.detach()
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor, non_blocking=tensor.is_cuda)
 
 
 def unpack(

@@ -3,11 +3,12 @@
 It knows nothing of Ray or terminals: one process calls `train(plan, dataset, World.single(), reporter)`, Ray's workers
 call it with their ranks. What it sets up, in this order:
 
-1. the network, its weights a function of the seed;
-2. the optimiser;
-3. the newest checkpoint that verifies, into both, the same one on every rank;
-4. what a step needs around them: batch-norm statistics, the sum of gradients over ranks;
-5. the loader, from the next step on: which images form a step is a function of its number.
+1. the network, its weights a function of the seed, and the optimiser;
+2. what a step needs around them: batch-norm statistics, the sum of gradients over ranks, the divergence guard;
+3. the newest checkpoint that verifies, into all of them, the same one on every rank;
+4. the loader, from the next step on: which images form a step is a function of its number.
+
+A step that the guard refuses may send it back to 3.
 """
 
 import logging
@@ -15,7 +16,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
-from time import perf_counter, time
 
 import torch
 
@@ -25,18 +25,20 @@ from orchestrator.data.loader import Loader, open_loader
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.transforms import Transform
 from orchestrator.errors import CheckpointError, DivergedError
-from orchestrator.models import create_model
 from orchestrator.plan.plan import Plan
 from orchestrator.run.checkpoints import Checkpoint, read_checkpoint
-from orchestrator.run.progress import Progress
-from orchestrator.train.checkpoint import TrainingState, pack, unpack
+from orchestrator.run.passed_over import PassedOver
+from orchestrator.train.checkpoint import Snapshot, TrainingState, snapshot, unpack
 from orchestrator.train.evaluate import evaluate
 from orchestrator.train.images import Normalize
 from orchestrator.train.meter import Meter
+from orchestrator.train.network import build_network
 from orchestrator.train.optimizer import build_optimizer
 from orchestrator.train.process import prepare_process
-from orchestrator.train.reporter import Reporter
-from orchestrator.train.requests import evaluation_requests, training_requests
+from orchestrator.train.progress import ProgressTracker
+from orchestrator.train.reporter import Reporter, Request
+from orchestrator.train.requests import evaluation_requests, step_samples, training_requests
+from orchestrator.train.saving import Saving
 from orchestrator.train.step import AUTOCAST_DTYPE, TrainingStep
 from orchestrator.train.totals import Totals, TotalsQueue
 from orchestrator.train.transforms import eval_transform, train_transform
@@ -50,15 +52,24 @@ class Outcome(StrEnum):
 
     FINISHED = "finished"
     STOPPED = "stopped"
+    PAUSED = "paused"
+
+
+class _StepRefusedError(Exception):
+    """The guard wants the run to go on from its newest checkpoint."""
 
 
 def train(plan: Plan, dataset: Dataset, world: World, reporter: Reporter) -> Outcome:
-    """Train to the last step of the plan, or to the step after which a stop was asked for.
+    """Train to the last step of the plan, or to the step after which a stop or a pause was asked for.
 
     Every rank calls it with the same plan; the first rank's reporter alone is told anything. Raises CheckpointError,
     DataError, DivergedError or StorageError.
     """
-    return _Training(plan, dataset, world, reporter).run()
+    training = _Training(plan, dataset, world, reporter)
+    try:
+        return training.run()
+    finally:
+        training.close()
 
 
 class _Training:
@@ -76,10 +87,9 @@ class _Training:
             channels_last=self._numerics.channels_last,
         )
         self._schedule = self._numerics.schedule
-        self._model = self._build_model()
+        self._model = build_network(plan, world.device)
         self._optimizer = build_optimizer(self._model, self._numerics.optimizer)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=self._numerics.precision == "fp16")
-        self._state = self._resume()
         self._step = TrainingStep(
             self._model,
             self._optimizer,
@@ -89,51 +99,30 @@ class _Training:
             world=world,
             normalize=self._normalize,
         )
+        self._passed_over = world.broadcast(reporter.passed_over() if world.is_first else PassedOver())
+        self._state = self._resume()
         self._totals = TotalsQueue(world.device)
         self._meter = Meter()
-        self._progress = self._initial_progress()
-        self._saved_at, self._saved_step = perf_counter(), self._state.step
-        self._stop_after: int | None = None
-        self._samples_crc32 = 0
-
-    def _build_model(self) -> torch.nn.Module:
-        architecture = self._numerics.model
-        model = create_model(
-            architecture.name,
-            num_classes=self._numerics.num_classes,
-            drop_rate=architecture.drop_rate,
-            init=architecture.init,
-            memory_efficient=self._execution.memory_efficient,
-            seed=self._numerics.seed,
-        ).to(self._world.device)
-        if self._numerics.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-        return model.train()
+        self._progress = ProgressTracker(plan, world, reporter, first_step=self._state.step)
+        self._saving = Saving(reporter, self._execution, first_step=self._state.step)
+        self._ends_after: int | None = None
+        self._request = Request.NOTHING
 
     def _resume(self) -> TrainingState:
         """Load the checkpoint to go on from, if there is one, and say where that is."""
         found = self._agreed_checkpoint()
-        fingerprint = self._numerics.fingerprint
         if found is None:
             self._reporter.event("training_starts", step=0, world_size=self._world.size)
-            return TrainingState(numerics_fingerprint=fingerprint, world_size=self._world.size, step=0)
-        checkpoint, contents = found
-        state = unpack(contents, self._model, self._optimizer, source=checkpoint.path.name)
-        if state.numerics_fingerprint != fingerprint:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.path} belongs to another plan (numerics {state.numerics_fingerprint[:19]}…, "
-                f"this run's are {fingerprint[:19]}…); start a new run, or put the recipe back as it was"
-            )
-        if state.grad_scaler is not None:
-            self._scaler.load_state_dict(state.grad_scaler)
+            return TrainingState(numerics_fingerprint=self._numerics.fingerprint, world_size=self._world.size, step=0)
+        state = self._restore(*found)
         self._reporter.event(
             "training_resumes",
             step=state.step,
-            checkpoint=checkpoint.path.name,
+            checkpoint=found[0].path.name,
             world_size=self._world.size,
             world_size_before=state.world_size,
         )
-        _log.info("resuming from %s at step %d", checkpoint.path.name, state.step)
+        _log.info("resuming from %s at step %d", found[0].path.name, state.step)
         return replace(state, world_size=self._world.size)
 
     def _agreed_checkpoint(self) -> tuple[Checkpoint, dict[str, bytes]] | None:
@@ -144,8 +133,29 @@ class _Training:
             return found
         return chosen, read_checkpoint(chosen.path)
 
+    def _restore(self, checkpoint: Checkpoint, contents: dict[str, bytes]) -> TrainingState:
+        fingerprint = self._numerics.fingerprint
+        state = unpack(contents, self._model, self._optimizer, source=checkpoint.path.name)
+        if state.numerics_fingerprint != fingerprint:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} belongs to another plan (numerics {state.numerics_fingerprint[:19]}…, "
+                f"this run's are {fingerprint[:19]}…); start a new run, or put the recipe back as it was"
+            )
+        if state.grad_scaler is not None:
+            self._scaler.load_state_dict(state.grad_scaler)
+        if state.guard is not None:
+            self._step.guard.load(state.guard)
+        return state
+
     def run(self) -> Outcome:
         """The experiment."""
+        while True:
+            try:
+                return self._run_to_the_end()
+            except _StepRefusedError:
+                self._roll_back()
+
+    def _run_to_the_end(self) -> Outcome:
         numerics = self._numerics
         self._report("training")
         _log.info("training from step %d to %d", self._state.step, numerics.num_steps)
@@ -154,19 +164,22 @@ class _Training:
                 self._train_step(loader)
                 if self._state.step % numerics.steps_per_epoch == 0:
                     self._end_epoch()
-                if self._state.step in self._execution.checkpoint_steps or self._clock_says_save():
-                    self._save()
-                if self._stop_after is not None and self._state.step >= self._stop_after:
-                    return self._stop()
+                self._save_if_due()
+                if self._ends_after is not None and self._state.step >= self._ends_after:
+                    return self._end_early()
+        self._finish_saving()
         self._report("done")
         return Outcome.FINISHED
 
     def _open_training_loader(self) -> Loader:
         numerics = self._numerics
+        requests = training_requests(
+            numerics, self._shares, first_step=self._state.step, passed_over=self._passed_over.steps
+        )
         return self._open_loader(
             self._dataset.train,
             train_transform(numerics.train_transform),
-            training_requests(numerics, self._shares, first_step=self._state.step),
+            requests,
             max_batch_size=math.ceil(numerics.global_batch_size / numerics.batch_norm_groups),
         )
 
@@ -197,16 +210,19 @@ class _Training:
 
     def _train_step(self, loader: Loader) -> None:
         step = self._state.step
+        if step in self._passed_over.steps:
+            self._state = replace(self._state, step=step + 1)
+            return
         result = self._step.run(
             lambda: next(loader),
             step=step,
             learning_rate=self._schedule.at(step),
-            stop=self._world.is_first and self._reporter.stop_requested(),
+            request=self._reporter.request() if self._world.is_first else Request.NOTHING,
         )
         self._meter.add_step(
             num_images=result.num_images, data_s=result.data_wait_s, communication_s=result.communication_s
         )
-        self._samples_crc32 = result.samples_crc32
+        self._progress.samples_crc32 = result.samples_crc32
         self._state = replace(self._state, step=step + 1)
         for totals in self._totals.push(step, result):
             self._take(totals)
@@ -215,14 +231,11 @@ class _Training:
 
     def _take(self, totals: Totals) -> None:
         """Count what a step left, once it has arrived from the device. The same on every rank."""
-        mean_loss = totals.loss_sum / totals.num_images
-        if not math.isfinite(mean_loss):
-            self._reporter.event("diverged", step=totals.step, loss=str(mean_loss))
-            raise DivergedError(
-                f"the loss of step {totals.step} is {mean_loss}: the run diverged at learning rate "
-                f"{self._schedule.at(totals.step):g}; lower train.optimizer.lr or set train.schedule.warmup_epochs, "
-                "and launch it under another name"
-            )
+        if totals.request is not Request.NOTHING and self._ends_after is None:
+            self._request, self._ends_after = totals.request, totals.step + 1 + self._totals.lag
+        if not totals.applied:
+            self._refused(totals)
+            return
         state = self._state
         self._state = replace(
             state,
@@ -230,9 +243,67 @@ class _Training:
             epoch_num_correct=state.epoch_num_correct + totals.num_correct,
             epoch_num_images=state.epoch_num_images + totals.num_images,
         )
-        self._meter.add_loss(mean_loss)
-        if totals.stop:
-            self._stop_after = totals.step + 1 + self._totals.lag
+        self._meter.add_loss(totals.loss_sum / totals.num_images)
+
+    def _refused(self, totals: Totals) -> None:
+        """Do with a step that the guard has refused as the recipe says. The same on every rank."""
+        policy, step = self._numerics.guard_policy, totals.step
+        learning_rate, loss = self._schedule.at(step), totals.loss_sum / totals.num_images
+        what = f"step {step} was not applied: loss {loss:.4g}, gradient norm {totals.grad_norm:.4g}"
+        self._reporter.event(
+            "step_refused",
+            step=step,
+            loss=str(loss),
+            grad_norm=str(totals.grad_norm),
+            learning_rate=learning_rate,
+            policy=policy,
+            samples=step_samples(self._numerics, step).tolist() if self._world.is_first else [],
+        )
+        tries = self._passed_over.num_in_epoch(step // self._numerics.steps_per_epoch)
+        if policy == "stop" or tries >= self._execution.guard_max_tries:
+            after = f" after {tries} such steps in this epoch" if tries else ""
+            raise DivergedError(
+                f"the run diverged{after}: {what} at learning rate {learning_rate:g}; lower train.optimizer.lr, set "
+                "train.schedule.warmup_epochs, or set guard.policy, and launch it under another name"
+            )
+        _log.warning("%s; %s", what, "going back" if policy == "rollback" else "going on without it")
+        if policy == "rollback":
+            self._pass_over(step)
+            raise _StepRefusedError
+        self._pass_over(step)
+
+    def _pass_over(self, step: int) -> None:
+        """Leave a step out from now on, also when the run is resumed; after a rollback, all since the checkpoint."""
+        first = step
+        if self._numerics.guard_policy == "rollback":
+            self._saving.wait()
+            newest = self._world.broadcast(self._newest_step() if self._world.is_first else None)
+            if newest is None:
+                raise DivergedError(
+                    f"the run diverged at step {step}, before its first checkpoint; lower train.optimizer.lr or set "
+                    "train.schedule.warmup_epochs, and launch it under another name"
+                )
+            first = newest
+        self._passed_over = self._passed_over.with_window(
+            first=first, last=step, epoch=step // self._numerics.steps_per_epoch
+        )
+        if self._world.is_first:
+            self._reporter.pass_over(self._passed_over)
+
+    def _newest_step(self) -> int | None:
+        found = self._reporter.resume_from()
+        return found[0].step if found else None
+
+    def _roll_back(self) -> None:
+        """Go on from the newest checkpoint; steps up to the refused one are passed over."""
+        for _ in self._totals.drain():
+            pass
+        found = self._agreed_checkpoint()
+        assert found is not None
+        before = self._state.step
+        self._state = replace(self._restore(*found), world_size=self._world.size)
+        self._progress.num_rolled_back += before - self._state.step
+        self._reporter.event("rolled_back", step=before, to_step=self._state.step, checkpoint=found[0].path.name)
 
     def _drain(self) -> None:
         for totals in self._totals.drain():
@@ -242,7 +313,8 @@ class _Training:
         self._drain()
         state = self._state
         epoch = state.step // self._numerics.steps_per_epoch
-        train_top1 = 100 * state.epoch_num_correct / state.epoch_num_images
+        num_images = state.epoch_num_images
+        train_top1 = 100 * state.epoch_num_correct / num_images if num_images else None
         self._state = replace(state, train_top1=train_top1, epoch_loss_sum=0.0, epoch_num_correct=0, epoch_num_images=0)
         if state.step in self._execution.evaluation_steps:
             self._evaluate(epoch)
@@ -250,7 +322,7 @@ class _Training:
 
     def _evaluate(self, epoch: int) -> None:
         self._report("evaluating")
-        with self._meter.paused(), self._open_evaluation_loader() as loader:
+        with self._meter.paused("evaluation"), self._open_evaluation_loader() as loader:
             accuracy = evaluate(
                 self._model,
                 loader,
@@ -272,74 +344,47 @@ class _Training:
             loss=accuracy.loss,
         )
 
-    def _clock_says_save(self) -> bool:
-        minutes = self._execution.checkpoint_every_minutes
-        return self._world.is_first and minutes is not None and perf_counter() - self._saved_at >= 60 * minutes
+    def _save_if_due(self) -> None:
+        """Checkpoint. The ranks hold the same values, so the first one writes and the others go on."""
+        if not self._world.is_first:
+            return
+        if self._saving.look():
+            self._report("training")
+        if self._saving.is_due(self._state.step):
+            self._drain()
+            with self._meter.paused("checkpoint"):
+                self._saving.begin(self._state.step, self._snapshot)
 
-    def _save(self) -> None:
-        """Checkpoint. The ranks hold the same values, so the first one writes and the others go on to the next step."""
-        if not self._world.is_first or self._state.step == self._saved_step:
+    def _snapshot(self) -> Snapshot:
+        state = replace(
+            self._state,
+            grad_scaler=self._scaler.state_dict() if self._scaler.is_enabled() else None,
+            guard=self._step.guard.state(),
+        )
+        return snapshot(self._model, self._optimizer, state)
+
+    def _finish_saving(self) -> None:
+        """Return when the newest state is on storage."""
+        if not self._world.is_first:
             return
         self._drain()
         self._report("saving")
-        with self._meter.paused():
-            state = replace(self._state, grad_scaler=self._scaler.state_dict() if self._scaler.is_enabled() else None)
-            checkpoint = self._reporter.save(
-                step=state.step,
-                contents=pack(self._model, self._optimizer, state),
-                metrics={"top1": state.top1, "top5": state.top5},
-            )
-        self._saved_at, self._saved_step = perf_counter(), self._state.step
-        self._progress = replace(self._progress, last_checkpoint=checkpoint.path.name, last_checkpoint_at=time())
-        self._report("training")
+        with self._meter.paused("checkpoint"):
+            self._saving.finish(self._state.step, self._snapshot)
 
-    def _stop(self) -> Outcome:
-        self._save()
-        self._reporter.event("stopped", step=self._state.step)
-        self._report("stopped")
-        return Outcome.STOPPED
-
-    def _initial_progress(self) -> Progress:
-        return Progress(
-            step=self._state.step,
-            first_step=self._state.step,
-            num_steps=self._numerics.num_steps,
-            epoch=0,
-            num_epochs=self._numerics.epochs,
-            steps_per_epoch=self._numerics.steps_per_epoch,
-            world_size=self._world.size,
-        )
+    def _end_early(self) -> Outcome:
+        self._drain()
+        self._finish_saving()
+        outcome = Outcome.STOPPED if self._request is Request.STOP else Outcome.PAUSED
+        self._reporter.event(str(outcome), step=self._state.step)
+        self._report(outcome)
+        return outcome
 
     def _report(self, activity: str, *, with_row: bool = False) -> None:
         """Tell the reporter the newest figures."""
-        if not self._world.is_first:
-            return
-        state, figures = self._state, self._meter.figures(close_window=with_row)
-        remaining = self._numerics.num_steps - state.step
-        num_images = state.epoch_num_images
-        self._progress = replace(
-            self._progress,
-            step=state.step,
-            epoch=state.step // self._numerics.steps_per_epoch,
-            loss=figures.loss,
-            learning_rate=self._schedule.at(min(state.step, self._numerics.num_steps - 1)),
-            train_top1=100 * state.epoch_num_correct / num_images if num_images else state.train_top1,
-            top1=state.top1,
-            top5=state.top5,
-            best_top1=state.best_top1,
-            images_per_s=figures.images_per_s,
-            data_s=figures.data_s,
-            compute_s=figures.compute_s,
-            communication_s=figures.communication_s,
-            eta_s=remaining * figures.step_s if figures.step_s is not None else None,
-            activity=activity,
-        )
-        row: dict[str, float | int | None] | None = None
-        if with_row:
-            row = {
-                key: getattr(self._progress, key)
-                for key in ("step", "epoch", "loss", "learning_rate", "train_top1", "images_per_s")
-            }
-            row |= {key: getattr(figures, key) for key in ("step_s", "data_s", "compute_s", "communication_s")}
-            row["samples_crc32"] = self._samples_crc32
-        self._reporter.report(self._progress, row)
+        if self._world.is_first:
+            self._progress.report(self._state, self._meter, self._saving, activity=activity, with_row=with_row)
+
+    def close(self) -> None:
+        """Let threads end."""
+        self._saving.close()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Meter:
         self.is_first_report = True
         """Whether no window was closed yet: the first step is reported at once."""
         self._latest = Figures()
+        self._seconds = dict.fromkeys(("data", "compute", "communication", "checkpoint", "evaluation"), 0.0)
         self._begin()
 
     def _begin(self) -> None:
@@ -49,25 +51,42 @@ class Meter:
         self._losses.append(mean_loss)
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time inside doesn't belong to steps."""
+    def paused(self, activity: Literal["checkpoint", "evaluation"]) -> Iterator[None]:
+        """Time inside belongs to that activity, and not to steps."""
         began_at = perf_counter()
         try:
             yield
         finally:
-            self._started_at += perf_counter() - began_at
+            elapsed_s = perf_counter() - began_at
+            self._started_at += elapsed_s
+            self._seconds[activity] += elapsed_s
+
+    def seconds(self) -> dict[str, float]:
+        """Where all time since the meter was made went, the open window included."""
+        seconds, (data_s, compute_s, communication_s) = dict(self._seconds), self._shares()
+        seconds["data"] += data_s
+        seconds["compute"] += compute_s
+        seconds["communication"] += communication_s
+        return seconds
+
+    def _shares(self) -> tuple[float, float, float]:
+        """Data, compute and communication of the open window, in seconds; what is neither of two is compute."""
+        elapsed_s = perf_counter() - self._started_at
+        return self._data_s, max(elapsed_s - self._data_s - self._communication_s, 0.0), self._communication_s
 
     def figures(self, *, close_window: bool) -> Figures:
         """The figures of the latest closed window; `close_window` closes the one that is open."""
         if close_window and self._num_steps:
             num_steps, elapsed_s = self._num_steps, perf_counter() - self._started_at
+            data_s, compute_s, communication_s = self._shares()
+            self._seconds = self.seconds()
             self._latest = Figures(
                 loss=sum(self._losses) / len(self._losses) if self._losses else self._latest.loss,
                 images_per_s=self._num_images / elapsed_s,
                 step_s=elapsed_s / num_steps,
-                data_s=self._data_s / num_steps,
-                communication_s=self._communication_s / num_steps,
-                compute_s=max(elapsed_s - self._data_s - self._communication_s, 0.0) / num_steps,
+                data_s=data_s / num_steps,
+                communication_s=communication_s / num_steps,
+                compute_s=compute_s / num_steps,
             )
             self.is_first_report = False
             self._begin()

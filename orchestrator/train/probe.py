@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from orchestrator.data.batch import Batch
-from orchestrator.models import create_model
 from orchestrator.plan.estimate import largest_micro_batch
 from orchestrator.plan.groups import group_shares
 from orchestrator.plan.plan import Numerics, Plan
 from orchestrator.plan.rates import MeasuredRate
 from orchestrator.train.images import Normalize
+from orchestrator.train.network import build_network
 from orchestrator.train.optimizer import build_optimizer
 from orchestrator.train.process import prepare_process
 from orchestrator.train.step import TrainingStep
@@ -69,7 +69,7 @@ def _step_durations_s(plan: Plan, device: torch.device, num_images: int, *, min_
     durations_s: list[float] = []
     while len(durations_s) <= MIN_STEPS or sum(durations_s) < min_duration_s:
         started_at = perf_counter()
-        step.run(lambda: batch, step=0, learning_rate=numerics.optimizer.lr, stop=False)
+        step.run(lambda: batch, step=0, learning_rate=numerics.optimizer.lr)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         durations_s.append(perf_counter() - started_at)
@@ -87,19 +87,9 @@ def _with_batch(numerics: Numerics, num_images: int) -> Numerics:
 
 
 def _training_step(plan: Plan, numerics: Numerics, device: torch.device) -> TrainingStep:
-    architecture = numerics.model
-    model = create_model(
-        architecture.name,
-        num_classes=numerics.num_classes,
-        drop_rate=architecture.drop_rate,
-        init=architecture.init,
-        memory_efficient=plan.execution.memory_efficient,
-        seed=numerics.seed,
-    ).to(device)
-    if numerics.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    model = build_network(replace(plan, numerics=numerics), device)
     return TrainingStep(
-        model.train(),
+        model,
         build_optimizer(model, numerics.optimizer),
         torch.amp.GradScaler(device.type, enabled=numerics.precision == "fp16"),
         numerics=numerics,

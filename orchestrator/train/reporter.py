@@ -3,17 +3,30 @@
 import logging
 import socket
 from collections.abc import Mapping
+from enum import IntEnum
 from threading import Event, Thread
 from time import time
 from typing import Any, Protocol
 
-from orchestrator.errors import CheckpointError, StorageError
+from orchestrator.errors import CheckpointError, StorageError, TakenOverError
 from orchestrator.run.checkpoints import Checkpoint, checkpoint_path, newest_whole, retain, write_checkpoint
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.ending import read_ending
+from orchestrator.run.passed_over import PassedOver, read_passed_over, write_passed_over
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import SegmentWriter
 
 _log = logging.getLogger(__name__)
+
+
+class Request(IntEnum):
+    """What a run can be asked to do after a step."""
+
+    NOTHING = 0
+    PAUSE = 1
+    """Save a checkpoint and let the workers go: others will take over."""
+    STOP = 2
+    """Save a checkpoint and end."""
 
 
 class Reporter(Protocol):
@@ -31,8 +44,17 @@ class Reporter(Protocol):
     def save(self, *, step: int, contents: Mapping[str, bytes], metrics: Mapping[str, float | None]) -> Checkpoint:
         """Make a checkpoint of the given files. Raises StorageError."""
 
-    def stop_requested(self) -> bool:
-        """Whether the run shall end with a checkpoint after this step."""
+    def request(self) -> "Request":
+        """What the run shall do after this step."""
+
+    def passed_over(self) -> PassedOver:
+        """The steps that the run leaves out. Raises StorageError."""
+
+    def pass_over(self, passed_over: PassedOver) -> None:
+        """Leave out these from now on. Raises StorageError."""
+
+    def failure_history(self) -> tuple[float, int]:
+        """Seconds since the run was made, and how many attempts have failed since."""
 
 
 class RunReporter:
@@ -45,7 +67,7 @@ class RunReporter:
         self._metrics = SegmentWriter(self._attempt.path, "metrics")
         self._events = SegmentWriter(self._attempt.path, "events")
         self._progress: Progress | None = None
-        self._stop_requested = Event()
+        self._request = Request.NOTHING
         self._closing = Event()
         self._thread = Thread(target=self._follow, name="reporter", daemon=True)
         self._thread.start()
@@ -99,14 +121,29 @@ class RunReporter:
     def _refuse_if_taken_over(self) -> None:
         newest, _ = self._run.newest_attempt()
         if newest != self._attempt.number:
-            raise StorageError(
+            raise TakenOverError(
                 f"attempt {self._attempt.number} of run {self._run.name} on {socket.gethostname()} was taken over by "
                 f"attempt {newest}; it writes nothing more"
             )
 
-    def stop_requested(self) -> bool:
-        """Whether a stop request lay in the run directory, at most a second ago."""
-        return self._stop_requested.is_set()
+    def request(self) -> Request:
+        """What lay in the run directory at most a second ago."""
+        return self._request
+
+    def passed_over(self) -> PassedOver:
+        """What the run directory says."""
+        return read_passed_over(self._run.passed_over)
+
+    def pass_over(self, passed_over: PassedOver) -> None:
+        """Write it down."""
+        self._refuse_if_taken_over()
+        write_passed_over(self._run.passed_over, passed_over)
+
+    def failure_history(self) -> tuple[float, int]:
+        """By the attempts that came to no end of their own."""
+        attempts = self._run.attempts()
+        failed = [attempt for attempt in attempts if attempt.number < self._attempt.number and not read_ending(attempt)]
+        return max(time() - self._run.read_state().created_at, 0.0), len(failed)
 
     def _follow(self) -> None:
         written: Progress | None = None
@@ -120,7 +157,9 @@ class RunReporter:
             except StorageError as error:
                 _log.warning("%s; tried again in a second", error)
             if self._run.stop_request.exists():
-                self._stop_requested.set()
+                self._request = Request.STOP
+            elif self._attempt.pause_request.exists():
+                self._request = Request.PAUSE
             if closing:
                 return
 
@@ -148,6 +187,18 @@ class SilentReporter:
         """Only the first rank saves."""
         raise AssertionError("a rank that tells nobody was asked to save a checkpoint")
 
-    def stop_requested(self) -> bool:
-        """Nobody asks."""
-        return False
+    def request(self) -> Request:
+        """Nobody asks for anything."""
+        return Request.NOTHING
+
+    def passed_over(self) -> PassedOver:
+        """Nothing is left out."""
+        return PassedOver()
+
+    def pass_over(self, passed_over: PassedOver) -> None:
+        """Only the first rank writes it down."""
+        raise AssertionError("a rank that tells nobody was asked to write down what is left out")
+
+    def failure_history(self) -> tuple[float, int]:
+        """Nothing ever failed."""
+        return 0.0, 0

@@ -1,8 +1,9 @@
 """Which images this rank reads for which step: rule and plan turned into requests to a loader."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.data.batch import SampleRequest
 from orchestrator.data.order import epoch_order
@@ -11,12 +12,23 @@ from orchestrator.plan.plan import Numerics
 from orchestrator.train.world import World
 
 
-def training_requests(numerics: Numerics, shares: Sequence[GroupShare], *, first_step: int) -> Iterator[SampleRequest]:
-    """One request for each of a rank's shares of batch-norm groups, step after step to the end of the run."""
+def training_requests(
+    numerics: Numerics,
+    shares: Sequence[GroupShare],
+    *,
+    first_step: int,
+    passed_over: Set[int] = frozenset(),
+) -> Iterator[SampleRequest]:
+    """One request for each of a rank's shares of batch-norm groups, step after step to the end of the run.
+
+    passed_over: steps whose images are left out.
+    """
     for step in range(first_step, numerics.num_steps):
         epoch, step_in_epoch = divmod(step, numerics.steps_per_epoch)
         if step == first_step or step_in_epoch == 0:
             order = epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)
+        if step in passed_over:
+            continue
         for share in shares:
             positions = share_positions(
                 step_in_epoch=step_in_epoch,
@@ -26,6 +38,14 @@ def training_requests(numerics: Numerics, shares: Sequence[GroupShare], *, first
                 share=share,
             )
             yield SampleRequest(epoch=epoch, indices=order[positions.start : positions.stop])
+
+
+def step_samples(numerics: Numerics, step: int) -> NDArray[np.int64]:
+    """The numbers of all images of a step, in the order of the epoch."""
+    epoch, step_in_epoch = divmod(step, numerics.steps_per_epoch)
+    order = epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)
+    first = step_in_epoch * numerics.global_batch_size
+    return order[first : first + numerics.global_batch_size]
 
 
 def evaluation_requests(num_images: int, world: World, *, batch_size: int) -> Iterator[SampleRequest]:

@@ -19,8 +19,9 @@ from orchestrator.plan.groups import GroupShare, group_ranks
 from orchestrator.plan.plan import Numerics
 from orchestrator.train.batch_norm import RunningStatistics, split_groups
 from orchestrator.train.gradients import SummedGradients
+from orchestrator.train.guard import Guard
 from orchestrator.train.images import Normalize
-from orchestrator.train.optimizer import set_learning_rate
+from orchestrator.train.optimizer import set_learning_rate, step_unless
 from orchestrator.train.world import World
 
 AUTOCAST_DTYPE = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +32,8 @@ class StepResult:
     """What a step leaves behind."""
 
     totals: Tensor
-    """float64[3] on the device, over all ranks: sum of losses, images classified right, ranks that ask to stop."""
+    """float64[5] on the device, over all ranks: sum of losses, images classified right, what the first rank requests
+    (a `Request`), whether the step was applied, the norm of its gradient."""
     num_images: int
     data_wait_s: float
     communication_s: float
@@ -45,7 +47,7 @@ class TrainingStep:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.SGD,
         scaler: torch.amp.GradScaler,
         *,
         numerics: Numerics,
@@ -71,6 +73,8 @@ class TrainingStep:
                 split_groups(model, process_group)
         self._statistics = RunningStatistics(model)
         num_addends = max(numerics.batch_norm_groups, sum(1 for shares in group_shares if shares))
+        self.guard = Guard(spike=numerics.guard_spike, loss_scaling=scaler.is_enabled(), device=world.device)
+        """Decides which steps are applied; a checkpoint holds its state."""
         self._gradients = SummedGradients(
             model, world, sum_dtype=_sum_dtype(num_addends, deterministic=numerics.deterministic)
         )
@@ -82,10 +86,10 @@ class TrainingStep:
         assert isinstance(mine, dist.ProcessGroup)
         return mine
 
-    def run(self, next_batch: Callable[[], Batch], *, step: int, learning_rate: float, stop: bool) -> StepResult:
+    def run(self, next_batch: Callable[[], Batch], *, step: int, learning_rate: float, request: int = 0) -> StepResult:
         """Do step number `step` (0-based, since the run began) on this rank's next batches, one a share.
 
-        stop: whether this rank asks all to stop after the step.
+        request: what this rank asks of all after the step; the first rank alone asks for anything but 0.
         """
         started_at = perf_counter()
         batches = [next_batch() for _ in self._shares]
@@ -95,15 +99,18 @@ class TrainingStep:
         with self._statistics.step():
             self._forward_and_backward(batches, num_images, totals)
         communication_s = self._gradients.wait_s()
-        totals[2] = float(stop)
+        totals[2] = float(request)
         started_at = perf_counter()
         reduced = self._world.all_reduce_sum(torch.cat([self._statistics.accumulated, totals]))
         communication_s += perf_counter() - started_at if self._world.size > 1 else 0.0
+        totals = reduced[-3:]
+        grad_norm = self._grad_norm()
+        admitted = self.guard.admit(totals[0] / num_images, grad_norm)
         self._statistics.accumulated = reduced[:-3]
-        self._statistics.update(min(self._numerics.batch_norm_groups, num_images))
-        self._update_weights(learning_rate)
+        self._statistics.update(min(self._numerics.batch_norm_groups, num_images), admitted=admitted)
+        self._update_weights(learning_rate, admitted, grad_norm)
         return StepResult(
-            totals=reduced[-3:],
+            totals=torch.cat([totals, torch.stack([admitted, grad_norm]).to(totals.dtype)]),
             num_images=num_images,
             data_wait_s=data_wait_s,
             communication_s=communication_s,
@@ -163,13 +170,21 @@ class TrainingStep:
         self._model.train()
         (logits.sum() * 0.0).backward()
 
-    def _update_weights(self, learning_rate: float) -> None:
+    def _grad_norm(self) -> Tensor:
+        """The norm of the step's gradient, over all parameters; a scalar on the device."""
+        if self._scaler.is_enabled():
+            self._scaler.unscale_(self._optimizer)
+        return nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
+
+    def _update_weights(self, learning_rate: float, admitted: Tensor, grad_norm: Tensor) -> None:
         set_learning_rate(self._optimizer, learning_rate)
         if self._numerics.clip_grad_norm is not None:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._numerics.clip_grad_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+            nn.utils.clip_grads_with_norm_(self._model.parameters(), self._numerics.clip_grad_norm, grad_norm)
+        if not self._scaler.is_enabled():
+            step_unless(self._optimizer, ~admitted)
+        elif admitted:  # loss scaling looks at the gradients on the host in any case
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from orchestrator.train.reporter import Request
 from orchestrator.train.step import StepResult
 
 
@@ -18,8 +19,11 @@ class Totals:
     loss_sum: float
     num_correct: int
     num_images: int
-    stop: bool
-    """Whether a rank asked all to stop."""
+    request: Request
+    """What the first rank asked of all."""
+    applied: bool
+    """Whether the guard let the step change the weights."""
+    grad_norm: float
 
 
 class TotalsQueue:
@@ -53,11 +57,13 @@ class TotalsQueue:
         step, result, on_host, arrived = self._pending.popleft()
         if arrived is not None:
             arrived.synchronize()
-        loss_sum, num_correct, stop = on_host.tolist()
+        loss_sum, num_correct, request, applied, grad_norm = on_host.tolist()
         return Totals(
             step=step,
             loss_sum=loss_sum,
             num_correct=round(num_correct),
             num_images=result.num_images,
-            stop=stop > 0,
+            request=Request(int(request)),
+            applied=bool(applied),
+            grad_norm=grad_norm,
         )

@@ -58,7 +58,11 @@ def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path):
         ("train.optimizer.lr", "true", "found true; allowed: a number above 0"),
         ("train.optimizer", "0.1", "found 0.1; allowed: a section of keys"),
         ("model.name", "121", "found 121; allowed: text"),
-        ("cluster.workers", "many", 'found "many"; allowed: a whole number at least 1 and at most 65536, or "auto"'),
+        (
+            "cluster.workers",
+            "many",
+            'found "many"; allowed: a whole number at least 1 and at most 65536, or a section of keys, or "auto"',
+        ),
         ("data.std", "[0.5, 0.5]", "found [0.5, 0.5]; allowed: a list of 3, each a number above 0"),
         (
             "train.schedule.milestones",
@@ -163,3 +167,24 @@ def test_an_override_that_is_no_yaml_is_reported_beside_the_faults_of_the_file(t
     found = faults(tmp_path, VALID.replace("epochs: 3", "epochs: x"), "data.mean=[1")
     assert len(found) == 2
     assert found[1].startswith("--set data.mean=[1: data.mean: not YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "said"),
+    [
+        (
+            "{min: 2, mx: 3}",
+            "cluster.workers.mx",
+            'unknown key; did you mean "max"? allowed in cluster.workers: min, max',
+        ),
+        ("{min: 2}", "cluster.workers.max", "not set; allowed: a whole number at least 1 and at most 65536"),
+        ("{min: 0, max: 2}", "cluster.workers.min", "found 0; allowed: a whole number at least 1 and at most 65536"),
+        (
+            "{min: 3, max: 2}",
+            "cluster.workers.min",
+            "found at least 3 workers and at most 2; allowed: the smaller one as min",
+        ),
+    ],
+)
+def test_a_section_where_a_value_may_stand_is_checked_as_a_section(tmp_path: Path, value: str, key: str, said: str):
+    assert f"--set cluster.workers={value}: {key}: {said}" in faults(tmp_path, VALID, f"cluster.workers={value}")

@@ -21,7 +21,7 @@ def _step(statistics: RunningStatistics, network: nn.Module, groups: list[torch.
         for group in groups:
             network(group)
             statistics.add_group(1.0)
-    statistics.update(len(groups))
+    statistics.update(len(groups), admitted=torch.tensor(True))
 
 
 def test_one_group_updates_as_torch_does() -> None:
@@ -66,5 +66,16 @@ def test_parts_of_a_group_are_weighed_so_that_the_group_counts_once(parts: int) 
         for _ in range(parts):  # ranks that share a group all hold its statistics
             shared(images)
             statistics.add_group(1 / parts)
-    statistics.update(1)
+    statistics.update(1, admitted=torch.tensor(True))
     torch.testing.assert_close(shared[1].running_var, whole[1].running_var)
+
+
+def test_a_step_that_is_refused_leaves_the_statistics_as_they_were() -> None:
+    network = _network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    statistics = RunningStatistics(network)
+    with statistics.step():
+        network(torch.full((4, 3, 6, 6), torch.nan))
+        statistics.add_group(1.0)
+    statistics.update(1, admitted=torch.tensor(False))
+    assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)

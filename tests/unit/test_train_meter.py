@@ -28,7 +28,7 @@ def test_evaluation_and_saving_do_not_count(clock: list[float]) -> None:
     timer = Meter()
     clock[0] += 1.0
     timer.add_step(num_images=8, data_s=0.0, communication_s=0.0)
-    with timer.paused():
+    with timer.paused("evaluation"):
         clock[0] += 50.0
     assert timer.figures(close_window=True).step_s == 1.0
 

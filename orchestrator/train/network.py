@@ -1,0 +1,23 @@
+"""The network of a plan, on its device, as it is before the first step."""
+
+import torch
+from torch import nn
+
+from orchestrator.models import create_model
+from orchestrator.plan.plan import Plan
+
+
+def build_network(plan: Plan, device: torch.device) -> nn.Module:
+    """The network in training mode; its weights are a function of the seed."""
+    numerics = plan.numerics
+    model = create_model(
+        numerics.model.name,
+        num_classes=numerics.num_classes,
+        drop_rate=numerics.model.drop_rate,
+        init=numerics.model.init,
+        memory_efficient=plan.execution.memory_efficient,
+        seed=numerics.seed,
+    ).to(device)
+    if numerics.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    return model.train()
