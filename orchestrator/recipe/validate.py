@@ -60,4 +60,3 @@ def _repaired(values: dict[str, Any], faulty: set[str]) -> dict[str, Any]:
 
 def _touches(key: str, faulty: str) -> bool:
     return key == faulty or key.startswith(f"{faulty}.")
-
