@@ -3,10 +3,12 @@
     DnctlError                 1  the run failed, or something else went wrong
     ├── UsageError             2  what was asked for can't be done as asked
     │   ├── RecipeError        2  a recipe or an override is invalid
+    │   ├── ProfileError       2  a cluster profile is invalid
     │   ├── PlanError          2  recipe and cluster don't fit together
     │   └── DataError          2  a data set is missing, damaged or not what the run recorded
     ├── NotFoundError          3  no such run, checkpoint or cluster
     ├── ClusterError           4  the cluster can't be reached
+    │   ├── RefusedError       4  the cluster doesn't take this caller's token
     │   └── RunLostError       4  the run's writer is gone
     ├── DivergedError          5  the loss stopped being finite
     ├── RunStoppedError        6  the run was stopped on request
@@ -39,6 +41,10 @@ class RecipeError(UsageError):
     """A recipe or an override is invalid; the message lists every fault found."""
 
 
+class ProfileError(UsageError):
+    """A cluster profile is invalid; the message lists every fault found."""
+
+
 class PlanError(UsageError):
     """Recipe and cluster don't fit together."""
 
@@ -57,6 +63,10 @@ class ClusterError(DnctlError):
     """The cluster can't be reached, or can't do what was asked."""
 
     exit_code = 4
+
+
+class RefusedError(ClusterError):
+    """The cluster is there, but doesn't take this caller's token."""
 
 
 class RunLostError(ClusterError):

@@ -40,7 +40,7 @@ app.command(name="eval")(eval.evaluate_model)
 app.add_typer(data.app, name="data", help="Make and check data sets.")
 app.add_typer(recipe.app, name="recipe", help="See and check recipes.")
 app.add_typer(model.app, name="model", help="See the networks there are.")
-app.add_typer(cluster.app, name="cluster", help="The Ray cluster of this machine.")
+app.add_typer(cluster.app, name="cluster", help="The clusters that runs can go to.")
 app.command(name="doctor")(doctor.doctor)
 
 

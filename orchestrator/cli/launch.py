@@ -27,7 +27,9 @@ SetOption = Annotated[
 ClusterOption = Annotated[
     str | None,
     typer.Option(
-        "--cluster", metavar="ADDRESS", help="The http:// address of a Ray dashboard, or 'local' (the default)."
+        "--cluster",
+        metavar="CLUSTER",
+        help="A profile's name or file, the http:// address of a Ray dashboard, or 'local' (the default).",
     ),
 ]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Submit and return; don't follow the run.")]
@@ -43,14 +45,17 @@ def launch(
     json_output: JsonOption = False,
 ) -> None:
     """Check a recipe, plan it, submit it and follow it to the end. Ctrl-C detaches and leaves the run going."""
+    from orchestrator.cli.plan import plan_for
     from orchestrator.engine.clusters import named_cluster
     from orchestrator.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     target = named_cluster(cluster)
     if dry_run:
-        _print_plan(_plan_here(loaded, None), json_output=json_output)
+        _print_plan(_plan_here(loaded, None) if target is None else plan_for(loaded, target), json_output=json_output)
         return
+    if target is not None:
+        target.refuse_other_storage(storage_root())
     run = new_run(storage_root(), name=name, recipe_name=loaded.name or "run", now=datetime.now(UTC).astimezone())
     plan = _plan_here(loaded, run) if target is None else None
     if run.exists():
@@ -68,13 +73,18 @@ def resume(
     detach: DetachOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Go on with a run that stopped, failed or was lost. It begins at the step after its newest whole checkpoint."""
+    """Go on with a run that stopped, failed or was lost, on the cluster that it was on unless another is named.
+
+    It begins at the step after its newest whole checkpoint.
+    """
     from orchestrator.engine.clusters import named_cluster
     from orchestrator.recipe.load import load_recipe
 
     directory = find_run(storage_root(), run)
     loaded = load_recipe(directory.recipe, overrides or [])
-    target = named_cluster(cluster)
+    target = named_cluster(cluster, last=directory.read_state().cluster_address)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
     plan = _plan_here(loaded, directory) if target is None else None
     _go_on(directory, loaded, plan, target, detach=detach, json_output=json_output)
 

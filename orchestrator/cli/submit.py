@@ -23,7 +23,7 @@ def submit(run: RunDirectory, recipe: "Recipe", plan: "Plan | None", target: "Cl
     plan: None if this machine can't see the data; the driver makes it then.
     target: None for this machine's own cluster, which is started if need be.
     """
-    from orchestrator.engine.jobs import JobClient
+    from orchestrator.engine.jobs import connect
     from orchestrator.engine.planning import write_plan, write_recipe
 
     write_recipe(run, recipe)
@@ -34,8 +34,8 @@ def submit(run: RunDirectory, recipe: "Recipe", plan: "Plan | None", target: "Cl
     )
     try:
         cluster = target or _local_cluster()
-        client, job_id = JobClient(cluster), f"{run.name}-{secrets.token_hex(3)}"
-        address = None if cluster.is_local else cluster.jobs_address
+        client, job_id = connect(cluster), f"{run.name}-{secrets.token_hex(3)}"
+        address = None if cluster.is_local else cluster.name
         # Before the job: from its first moment on, the driver alone writes the state.
         write_state(run.state, replace(pending, job_id=job_id, cluster_address=address))
         client.submit(run, job_id)
@@ -76,15 +76,16 @@ def job_of(status: RunStatus) -> "tuple[Cluster, str] | None":
 
 def end_at_once(status: RunStatus) -> None:
     """End a run's job without a checkpoint; a run that nobody drives becomes STOPPED by this."""
-    from orchestrator.engine.jobs import JobClient
+    from orchestrator.engine.jobs import connect
 
     job = job_of(status)
     if job is not None:
         cluster, job_id = job
-        client = JobClient(cluster)
+        client = connect(cluster)
         if not client.report(job_id).is_over:
             client.end(job_id)
-            return
+            if status.state is not State.PENDING:  # its driver says so itself
+                return
     record = status.run.read_state()
     if not record.state.is_finished:
         ended = replace(
@@ -99,17 +100,17 @@ def end_at_once(status: RunStatus) -> None:
 
 def fault_of_pending(status: RunStatus) -> str | None:
     """Why a run that no driver has taken up never will; None while there is hope."""
-    from orchestrator.engine.jobs import JobClient
+    from orchestrator.engine.jobs import connect
 
     job = job_of(status)
     if job is None:
         return "its cluster is gone"
     cluster, job_id = job
     try:
-        client = JobClient(cluster)
+        client = connect(cluster)
         report = client.report(job_id)
         if not report.is_over:
             return None
-        return f"its job ended before it began ({report.message}):\n{client.log_tail(job_id)}"
+        return f"its job ended before it began ({report.message}):\n{client.log_tail(status.run, job_id)}"
     except ClusterError as error:
         return str(error)

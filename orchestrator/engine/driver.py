@@ -63,12 +63,21 @@ def drive(run: RunDirectory, fit: Fit) -> int:
             _log.warning("the run was taken over by a newer attempt; this driver writes nothing more")
             return ClusterError.exit_code
         _log.info("attempt %d %s: %s", attempt.number, ending.outcome, ending.reason)
-        recorder.write(_FINAL_STATE[ending.outcome], ending.reason, exit_code=ending.exit_code)
+        if ending.outcome == "stopped" and _is_to_be_queued_again(run):
+            run.stop_request.unlink()
+            recorder.write(State.PENDING, "its time on the cluster was up: checkpoint saved, waiting for the next turn")
+        else:
+            recorder.write(_FINAL_STATE[ending.outcome], ending.reason, exit_code=ending.exit_code)
         return ending.exit_code
     finally:
         keeper.close()
         logging.getLogger().removeHandler(log_file)
         log_file.close()
+
+
+def _is_to_be_queued_again(run: RunDirectory) -> bool:
+    """Whether it was the cluster's queue, and no person, that asked for the stop."""
+    return run.stop_request.exists() and bool(files.read_json(run.stop_request).get("requeue"))
 
 
 def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit) -> Ending:

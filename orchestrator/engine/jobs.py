@@ -5,43 +5,59 @@ through them: that is in the run directory.
 """
 
 import contextlib
+import logging
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orchestrator
 from orchestrator.engine.clusters import Cluster
+from orchestrator.engine.interface import interface_environment
+from orchestrator.engine.jobreport import JobReport
+from orchestrator.engine.slurm import SlurmJobs
 from orchestrator.errors import ClusterError
 from orchestrator.run.directory import RunDirectory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobReport:
-    """What Ray says of a job."""
+class Jobs(Protocol):
+    """What takes the drivers of runs as jobs. All methods raise ClusterError."""
 
-    status: str
-    """PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED."""
-    message: str
+    def submit(self, run: RunDirectory, job_id: str) -> None:
+        """Submit the driver of a run under a new id."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the job won't do anything more."""
-        return self.status in ("STOPPED", "SUCCEEDED", "FAILED")
+    def report(self, job_id: str) -> JobReport:
+        """How a job is; an error, too, if nobody has ever heard of it."""
+
+    def log_tail(self, run: RunDirectory, job_id: str, num_lines: int = 12) -> str:
+        """The last lines that a job's driver printed."""
+
+    def end(self, job_id: str) -> None:
+        """End a job at once."""
 
 
-class JobClient:
+def connect(cluster: Cluster) -> Jobs:
+    """The jobs of a cluster. Raises ClusterError if it doesn't answer or refuses."""
+    if cluster.slurm_script is not None:
+        return SlurmJobs(cluster.slurm_script, interface=cluster.interface)
+    return RayJobs(cluster)
+
+
+class RayJobs:
     """Talks to a cluster's job server. Importing Ray takes a second, so make one only when a cluster is needed."""
 
     def __init__(self, cluster: Cluster) -> None:
-        """Connect. Raises ClusterError if the cluster doesn't answer or refuses."""
+        """Connect. Raises ClusterError if the cluster doesn't answer, refuses, or has other versions than are here."""
+        if not cluster.is_local:
+            cluster.dashboard().refuse_other_versions()
         cluster.use_token()
         self._cluster = cluster
         with self._translated():
             from ray.job_submission import JobSubmissionClient  # costs a second: not for `--help`
 
+            for logger in ("ray", "ray.dashboard.modules.dashboard_sdk"):  # INFO by Ray's will, whatever ours is
+                logging.getLogger(logger).setLevel(logging.getLogger().level)
             self._client: Any = JobSubmissionClient(cluster.jobs_address)
 
     def submit(self, run: RunDirectory, job_id: str) -> None:
@@ -57,7 +73,10 @@ class JobClient:
 
     def _runtime_env(self) -> dict[str, Any]:
         """On this machine the nodes have this very code; elsewhere it is shipped with the job."""
-        return {} if self._cluster.is_local else {"py_modules": [str(Path(orchestrator.__file__).parent)]}
+        if self._cluster.is_local:
+            return {}
+        environment = interface_environment(self._cluster.interface) if self._cluster.interface else {}
+        return {"py_modules": [str(Path(orchestrator.__file__).parent)], "env_vars": environment}
 
     def report(self, job_id: str) -> JobReport:
         """How a job is. Raises ClusterError, also if the cluster has never heard of it."""
@@ -65,7 +84,7 @@ class JobClient:
             details = self._client.get_job_info(job_id)
         return JobReport(status=str(details.status.value), message=details.message or "")
 
-    def log_tail(self, job_id: str, num_lines: int = 12) -> str:
+    def log_tail(self, run: RunDirectory, job_id: str, num_lines: int = 12) -> str:
         """The last lines that a job's driver printed."""
         with self._translated():
             log: str = self._client.get_job_logs(job_id)

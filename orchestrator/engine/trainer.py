@@ -3,14 +3,17 @@
 import logging
 import re
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
 
+from orchestrator.engine.network import TorchOnInterface
 from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
+from orchestrator.errors import ClusterError
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
@@ -19,14 +22,19 @@ from orchestrator.run.directory import AttemptDirectory, RunDirectory
 _log = logging.getLogger(__name__)
 
 MAX_FAULT_LENGTH = 160
+NODES_TIMEOUT_S = 180.0
 SMALLEST_RESERVATION = 0.001
 """CPU cores of a worker that reserves none: Ray places nobody who asks for nothing."""
 
 
-def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> None:
-    """Train a run on the Ray cluster that this process belongs to, to the end. Raises what Ray raises."""
+def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, *, num_nodes: int = 1) -> None:
+    """Train a run on the Ray cluster that this process belongs to, to the end. Raises what Ray raises.
+
+    num_nodes: how many nodes are on their way; the plan is for all of them.
+    """
     ray.init(log_to_driver=False)
     _log.info("connected to Ray at %s", ray.get_runtime_context().gcs_address)
+    _wait_for_nodes(num_nodes)
     recipe = load_recipe(run.recipe)
     plan = plan_on_cluster(run, recipe, cluster_shape())
     files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
@@ -41,7 +49,7 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
     placement = plan.placement
     trainer = ray.train.torch.TorchTrainer(
         lambda: _work(task),
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if placement.device == "cuda" else "gloo"),
+        torch_config=TorchOnInterface(backend="nccl" if placement.device == "cuda" else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=placement.world_size,
             use_gpu=placement.device == "cuda",
@@ -59,6 +67,17 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> N
     )
     _log.info("asking Ray for %d workers", placement.world_size)
     trainer.fit()
+
+
+def _wait_for_nodes(num_nodes: int) -> None:
+    deadline = monotonic() + NODES_TIMEOUT_S
+    while (num_alive := sum(node["Alive"] for node in ray.nodes())) < num_nodes:
+        if monotonic() > deadline:
+            raise ClusterError(
+                f"{num_alive} of {num_nodes} nodes have joined Ray in {NODES_TIMEOUT_S:.0f} s; the log of the job says "
+                "what became of the others"
+            )
+        sleep(0.5)
 
 
 def _work(task: WorkerTask) -> None:

@@ -36,8 +36,7 @@ def explain_all(
             case "value_error":
                 yield Fault(origins[key], key, str(error["ctx"]["error"]))
             case _:
-                allowed = keys[key].allowed if key in keys else keys[section].each_allowed
-                yield Fault(origins[key], key, f"found {show(lookup(values, key))}; allowed: {allowed}")
+                yield Fault(origins[key], key, f"found {show(lookup(values, key))}; allowed: {keys[key].allowed}")
 
 
 def list_faults(faults: Iterable[Fault], what: str) -> str:

@@ -9,9 +9,14 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def recipes_dir() -> Path:
-    """The folder of the recipes that ship with dnctl: of the checkout, or of the installed package."""
-    installed = _PACKAGE / "_recipes"
-    return installed if installed.is_dir() else _PACKAGE.parent / "recipes"
+    """The folder of the recipes that ship with dnctl."""
+    return shipped_dir("recipes")
+
+
+def shipped_dir(name: str) -> Path:
+    """A folder that ships with dnctl: of the checkout, or of the installed package."""
+    installed = _PACKAGE / f"_{name}"
+    return installed if installed.is_dir() else _PACKAGE.parent / name
 
 
 def shipped_recipes() -> tuple[Path, ...]:

@@ -1,0 +1,40 @@
+"""A run's driver in a job of Slurm, `python -m orchestrator.engine.allocation RUN_DIRECTORY` in its batch script.
+
+SIGUSR1, which the script forwards when the job's time is nearly up, makes the run stop with a checkpoint; the job then
+goes back into the queue, and goes on with the same run when Slurm starts it again.
+"""
+
+import logging
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from time import time
+
+from orchestrator.engine.driver import drive
+from orchestrator.engine.slurm import requeue_this_job
+from orchestrator.engine.trainer import fit_with_ray
+from orchestrator.run import files
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.state import State
+
+
+def main() -> int:
+    """Drive the run that the command line names on the Ray cluster of this allocation."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    run = RunDirectory(Path(sys.argv[1]))
+    signal.signal(signal.SIGUSR1, lambda *_: ask_for_requeue(run))
+    code = drive(run, partial(fit_with_ray, num_nodes=int(os.environ["SLURM_JOB_NUM_NODES"])))
+    if run.read_state().state is State.PENDING:
+        requeue_this_job()
+    return code
+
+
+def ask_for_requeue(run: RunDirectory) -> None:
+    """Ask the run to stop with a checkpoint and to wait for its next turn; a person's own stop comes first."""
+    files.create_exclusively(run.stop_request, files.json_bytes({"asked_at": time(), "now": False, "requeue": True}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
