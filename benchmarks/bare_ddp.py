@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from time import time
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
@@ -53,7 +54,12 @@ def train(plan: Plan, root: str, times_path: Path, *, rank: int, device: torch.d
         index_dataset(root).train,
         train_transform(numerics.train_transform),
         seed=numerics.seed,
-        requests=training_requests(numerics, plan.placement.group_shares[rank], first_step=0),
+        requests=training_requests(
+            numerics,
+            plan.placement.group_shares[rank],
+            rows=np.arange(numerics.num_train_images),
+            first_step=0,
+        ),
         max_batch_size=math.ceil(numerics.global_batch_size / numerics.batch_norm_groups),
         device=device.type,
         device_index=device.index or 0,

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     MIRROR = 2
     DROPOUT = 3
     COLOR = 4
+    HOLDOUT = 5
 
 
 def philox4x32(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:

@@ -1,56 +1,91 @@
 """`dnctl eval`: top-1 and top-5 over a whole validation set, each image exactly once."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from orchestrator.cli.output import JsonOption, console, human_time, print_json, stderr
 from orchestrator.cli.progress import progress_bar
 from orchestrator.errors import CheckpointError, NotFoundError, UsageError
+from orchestrator.plan.networks import TIMM_PREFIX
 from orchestrator.run.catalogue import find_run, storage_root
 from orchestrator.run.checkpoints import (
     Checkpoint,
+    best_checkpoint,
     is_checkpoint_path,
-    list_checkpoints,
     newest_whole,
     read_checkpoint,
-    read_metric,
 )
 from orchestrator.run.directory import RunDirectory
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from orchestrator.data.loader import LoaderKind
     from orchestrator.data.manifest import Manifest
     from orchestrator.train.assess import Protocol
 
-TIMM = "timm:"
+_CROPS: Mapping[int, Literal[1, 10]] = {1: 1, 10: 10}
 
 
 def evaluate_model(
     target: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT|timm:NAME", help="A run, a checkpoint's directory, or a model.")
+        str,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT|MODEL",
+            help="A run, a checkpoint's directory, timm:NAME, or, with --weights, a name from `dnctl model list`.",
+        ),
     ],
     data: Annotated[
         str | None, typer.Option("--data", metavar="ROOT", help="The data set; a run's own if left out.")
     ] = None,
+    crops: Annotated[
+        int | None,
+        typer.Option("--crops", metavar="1|10", help="Crops of each image; the run's or the recipe's if left out."),
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="timm:NAME only: a state_dict on disk; random ones if left out.")
+        Path | None,
+        typer.Option(
+            "--weights",
+            metavar="FILE",
+            help="Of a MODEL: a state_dict of timm, torchvision or ours, or a checkpoint; random ones if left out.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", help="Of a MODEL: a recipe that says how images are shown; as ImageNet's are if left out."
+        ),
     ] = None,
     best: Annotated[bool, typer.Option("--best", help="A run's best checkpoint instead of its newest.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 64,
+    loader: Annotated[
+        str | None, typer.Option("--loader", metavar="dali|pytorch", help="What decodes images, where both could.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Images at a time; ten crops of one are ten.")
+    ] = 64,
     json_output: JsonOption = False,
 ) -> None:
-    """Evaluate a run, a checkpoint or a model on a validation set."""
-    subject = _timm_model(target, data, weights, batch_size) if target.startswith(TIMM) else None
-    if subject is None:
-        if weights is not None:
-            raise UsageError("--weights goes with timm:NAME; a run and a checkpoint have their own")
-        subject = _trained(target, data, best, batch_size)
-    _report(subject, json_output=json_output)
+    """Evaluate a run, a checkpoint or a model on a whole validation set, each image once.
+
+    With 10 crops: corners and centre of each image and of its mirror image, outputs summed before the softmax.
+    """
+    is_model = weights is not None or target.startswith(TIMM_PREFIX)
+    if recipe is not None and not is_model:
+        raise UsageError("--recipe goes with a model; a run and a checkpoint have their own")
+    if is_model and best:
+        raise UsageError("--best goes with a run")
+    subject = _model(target, data, weights, recipe) if is_model else _trained(target, data, best)
+    protocol = replace(subject.protocol, batch_size=batch_size, loader=_loader(loader, subject.protocol.loader))
+    if crops is not None:
+        if crops not in _CROPS:
+            raise UsageError(f"--crops is {crops}, must be 1 or 10")
+        protocol = replace(protocol, transform=replace(protocol.transform, crops=_CROPS[crops]))
+    _report(replace(subject, protocol=protocol), json_output=json_output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,36 +98,47 @@ class _Subject:
     protocol: "Protocol"
 
 
-def _timm_model(target: str, data: str | None, weights: Path | None, batch_size: int) -> _Subject:
+def _loader(asked_for: str | None, own: "LoaderKind") -> "LoaderKind":
+    match asked_for:
+        case "dali" | "pytorch":
+            return asked_for
+        case None:
+            return own
+    raise UsageError(f"--loader is {asked_for}, must be dali or pytorch")
+
+
+def _model(target: str, data: str | None, weights: Path | None, recipe: str | None) -> _Subject:
     from orchestrator.data.index import build_manifest
     from orchestrator.data.loader import available_loader
     from orchestrator.plan.cluster import local_shape
     from orchestrator.plan.plan import EvalTransformPlan
+    from orchestrator.recipe.load import load_recipe
     from orchestrator.recipe.schema import Data
     from orchestrator.train.assess import Protocol, model_with_weights
 
-    if data is None:
+    shown = Data() if recipe is None else load_recipe(recipe).data
+    root = data or shown.root
+    if root is None:
         raise UsageError(f"{target} has no data set of its own; add --data /path/to/imagenet")
     with progress_bar("indexing images") as progress:
-        images = build_manifest(data, "val", progress=progress)
-    defaults = Data()
+        images = build_manifest(root, "val", progress=progress)
     return _Subject(
-        name=target if weights is None else f"{target} with {weights}",
+        name=f"{target} with random weights" if weights is None else f"{target} with {weights}",
         model=model_with_weights(target, num_classes=len(images.classes), weights=weights, seed=0),
         images=images,
         protocol=Protocol(
-            transform=EvalTransformPlan(**defaults.eval.model_dump()),
-            mean=defaults.mean,
-            std=defaults.std,
+            transform=EvalTransformPlan(**shown.eval.model_dump()),
+            mean=shown.mean,
+            std=shown.std,
             loader=available_loader(),
             precision="fp32",
-            batch_size=batch_size,
+            batch_size=1,
             num_threads=local_shape().num_cpus,
         ),
     )
 
 
-def _trained(target: str, data: str | None, best: bool, batch_size: int) -> _Subject:
+def _trained(target: str, data: str | None, best: bool) -> _Subject:
     from orchestrator.data.index import build_manifest
     from orchestrator.data.loader import available_loader
     from orchestrator.engine.planning import load_plan
@@ -120,7 +166,7 @@ def _trained(target: str, data: str | None, best: bool, batch_size: int) -> _Sub
             std=plan.numerics.std,
             loader=plan.numerics.loader if plan.numerics.loader == "pytorch" else available_loader(),
             precision=plan.numerics.precision,
-            batch_size=batch_size,
+            batch_size=1,
             num_threads=local_shape().num_cpus,
         ),
     )
@@ -133,11 +179,9 @@ def _find_checkpoint(target: str, best: bool) -> tuple[RunDirectory, Path, dict[
         return RunDirectory(path.absolute().parent.parent), path, read_checkpoint(path)
     run = find_run(storage_root(), target)
     if best:
-        scored = [(read_metric(checkpoint, "top1"), checkpoint) for checkpoint in list_checkpoints(run.checkpoints)]
-        known = [(score, checkpoint.step, checkpoint) for score, checkpoint in scored if score is not None]
-        if not known:
+        chosen = best_checkpoint(run.checkpoints, "top1")
+        if chosen is None:
             raise NotFoundError(f"run {run.name} has no checkpoint with a validation yet")
-        chosen = max(known, key=lambda item: item[:2])[2]
         return run, chosen.path, read_checkpoint(chosen.path)
     faults: list[CheckpointError] = []
 
@@ -165,17 +209,15 @@ def _report(subject: _Subject, *, json_output: bool) -> None:
         print_json(
             {
                 "target": subject.name,
-                "num_images": accuracy.num_images,
-                "correct1": accuracy.correct1,
-                "correct5": accuracy.correct5,
-                "top1": accuracy.top1,
-                "top5": accuracy.top5,
-                "loss": accuracy.loss,
-                "crops": 1,
+                **accuracy.to_json(),
+                "crops": subject.protocol.transform.crops,
+                "loader": subject.protocol.loader,
                 "images_per_s": accuracy.num_images / seconds,
             }
         )
         return
-    console().print(f"{subject.name}: {accuracy.num_images} images in {human_time(seconds)}", markup=False)
+    crops = subject.protocol.transform.crops
+    shown = f"{accuracy.num_images} images, {crops} crop{'' if crops == 1 else 's'} each, in {human_time(seconds)}"
+    console().print(f"{subject.name}: {shown}", markup=False)
     console().print(f"top-1 {accuracy.top1:.2f} %  ({accuracy.correct1} right, error {100 - accuracy.top1:.2f} %)")
     console().print(f"top-5 {accuracy.top5:.2f} %  ({accuracy.correct5} right, error {100 - accuracy.top5:.2f} %)")

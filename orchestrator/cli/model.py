@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.output import JsonOption, console, human_bytes, print_json
-from orchestrator.plan.architecture import DEFAULT_TASKS, DENSENETS, TIMM_PREFIX, find_architecture
-from orchestrator.plan.footprint import BYTES_PER_VALUE, Footprint, footprint
+from orchestrator.plan.architecture import DenseNetArchitecture
+from orchestrator.plan.footprint import footprint
+from orchestrator.plan.networks import DEFAULT_TASKS, FAMILIES, NETWORKS, TIMM_PREFIX, Architecture, find_architecture
+from orchestrator.plan.stage_costs import BYTES_PER_VALUE, Footprint
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,8 +21,8 @@ _IN_CHANS = 3
 
 @app.command("list")
 def list_models(json_output: JsonOption = False) -> None:
-    """The networks that a recipe can name. With their exact parameter counts."""
-    models = [_summary(name) for name in DENSENETS]
+    """The networks of the paper's tables, and those it compares with. With their exact parameter counts."""
+    models = [_summary(name) for name in NETWORKS]
     if json_output:
         print_json(models)
         return
@@ -28,15 +30,17 @@ def list_models(json_output: JsonOption = False) -> None:
     for model in models:
         table.add_row(
             model["name"],
-            str(model["growth_rate"]),
-            ", ".join(map(str, model["block_config"])),
+            *_shape(NETWORKS[model["name"]]),
             str(model["num_classes"]),
             f"{model['image_size']} px",
             f"{model['num_parameters']:,}",
             _millions(model["num_multiply_adds"]),
         )
     console().print(table)
-    console().print(f"k: growth rate. A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME.")
+    console().print(
+        "k: growth rate. Networks of a family may have any depth that fits it and any k, such as densenetbc40_24: "
+        f"{', '.join(FAMILIES)}. A recipe can also name any of timm's models, as {TIMM_PREFIX}NAME."
+    )
 
 
 @app.command()
@@ -67,6 +71,7 @@ def _counted(name: str, num_classes: int | None, image_size: int | None) -> tupl
     cost = footprint(architecture, num_classes=num_classes, in_chans=_IN_CHANS, image_size=image_size)
     summary = {
         "name": name,
+        "kind": "DenseNet" if isinstance(architecture, DenseNetArchitecture) else "ResNet",
         **asdict(architecture),
         "num_classes": num_classes,
         "image_size": image_size,
@@ -97,6 +102,13 @@ def _measured(name: str, num_classes: int | None, image_size: int | None) -> tup
         "num_multiply_adds": cost.num_multiply_adds,
     }
     return summary, cost
+
+
+def _shape(architecture: Architecture) -> tuple[str, str]:
+    """Growth rate, where there is one, and blocks."""
+    if isinstance(architecture, DenseNetArchitecture):
+        return str(architecture.growth_rate), ", ".join(map(str, architecture.block_config))
+    return "", f"{len(architecture.widths)} x {architecture.units_per_stage} units"
 
 
 def _summary(name: str) -> dict[str, Any]:

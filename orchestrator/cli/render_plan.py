@@ -9,7 +9,16 @@ from rich.text import Text
 
 from orchestrator.cli.output import human_bytes, human_time
 from orchestrator.plan.groups import GroupShare
-from orchestrator.plan.plan import Execution, MemoryEstimate, Numerics, Placement, Plan, TimeEstimate
+from orchestrator.plan.plan import (
+    EvalTransformPlan,
+    Execution,
+    MemoryEstimate,
+    Numerics,
+    Placement,
+    Plan,
+    TimeEstimate,
+    TrainTransformPlan,
+)
 
 Row = tuple[str, str]
 
@@ -54,6 +63,12 @@ def _work(numerics: Numerics) -> Iterator[Row]:
         f"{numerics.num_train_images:,} to train on, {numerics.num_val_images:,} to validate on, "
         f"{numerics.num_classes:,} classes",
     )
+    if numerics.num_test_images:
+        yield (
+            "held out",
+            f"the {numerics.num_held_out_images:,} to validate on, drawn from train/ by the seed; val/ is a test set "
+            f"of {numerics.num_test_images:,}, touched once, at the end",
+        )
     batch, groups = numerics.global_batch_size, numerics.batch_norm_groups
     small, larger = divmod(batch, groups)
     sizes = f"{small}" if not larger else f"{small} or {small + 1}"
@@ -101,8 +116,12 @@ def _network(numerics: Numerics, execution: Execution) -> Iterator[Row]:
     model = numerics.model
     parts = [model.name, f"{model.init}' initial weights" if model.init == "authors" else "timm's initial weights"]
     parts.append(f"dropout {model.drop_rate:g}" if model.drop_rate else "no dropout")
+    parts += [f"stochastic depth {model.stochastic_depth:g}"] if model.stochastic_depth else []
+    parts += [f"{key}={value}" for key, value in model.options]
     parts += ["recomputing activations"] if execution.memory_efficient else []
     yield "network", ", ".join(parts)
+    if execution.weights is not None:
+        yield "starts from", execution.weights
     parts = [numerics.precision]
     parts += ["channels_last"] if numerics.channels_last else []
     parts.append("deterministic" if numerics.deterministic else "not deterministic")
@@ -117,15 +136,28 @@ def _network(numerics: Numerics, execution: Execution) -> Iterator[Row]:
 
 
 def _images(numerics: Numerics) -> Iterator[Row]:
-    train, evaluation = numerics.train_transform, numerics.eval_transform
-    yield (
-        "training",
-        f"{train.crop} crop of {train.scale[0]:.0%} to {train.scale[1]:.0%} of the image, {train.interpolation} to "
-        f"{train.image_size} px, mirrored {train.mirror:.0%}",
-    )
-    yield "validation", f"short side {evaluation.interpolation} to {evaluation.resize} px, centre {evaluation.crop} px"
+    yield "training", ", ".join(_augmentation(numerics.train_transform))
+    yield "validation", ", ".join(_shown(numerics.eval_transform))
     loader = {"dali": "DALI", "pytorch": "PyTorch reference loader"}[numerics.loader]
     yield "loader", f"{loader}, {numerics.decoder} decoding"
+
+
+def _augmentation(train: TrainTransformPlan) -> Iterator[str]:
+    if train.crop == "pad":
+        padded = f" of the image padded by {train.padding} px" if train.padding else " of the image"
+        yield f"{train.image_size} px{padded}"
+    else:
+        yield f"{train.crop} crop of {train.scale[0]:.0%} to {train.scale[1]:.0%} of the image"
+        yield f"{train.interpolation} to {train.image_size} px"
+    yield f"mirrored {train.mirror:.0%}" if train.mirror else "not mirrored"
+    if train.color is not None:
+        yield f"colours jittered by up to {train.color.jitter:.0%}, lighting noise {train.color.lighting:g}"
+
+
+def _shown(evaluation: EvalTransformPlan) -> Iterator[str]:
+    if evaluation.resize is not None:
+        yield f"short side {evaluation.interpolation} to {evaluation.resize} px"
+    yield f"centre {evaluation.crop} px" if evaluation.crops == 1 else f"ten crops of {evaluation.crop} px"
 
 
 def _learning_rates(plan: Plan) -> Table:

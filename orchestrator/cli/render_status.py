@@ -130,6 +130,9 @@ def _progress_rows(status: RunStatus) -> list[tuple[str, str]]:
     if progress.top1 is not None:
         validation = f"top-1 {accuracy(progress.top1)} %, top-5 {accuracy(progress.top5)} %"
         rows.append(("validation", f"{validation}, best top-1 {accuracy(progress.best_top1)} %"))
+    if progress.test_top1 is not None:
+        test = f"top-1 {accuracy(progress.test_top1)} %, top-5 {accuracy(progress.test_top5)} %"
+        rows.append(("test", f"{test}, error {accuracy(100 - progress.test_top1)} %"))
     if progress.images_per_s:
         rows.append(("speed", f"{progress.images_per_s:.1f} images/s"))
     if progress.eta_s and status.state is State.RUNNING:

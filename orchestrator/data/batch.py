@@ -24,7 +24,8 @@ class Batch:
     """The images of one request, in its order."""
 
     images: torch.Tensor
-    """uint8[n, height, width, 3] (NHWC, RGB) on the loader's device, not normalised."""
+    """uint8[n * views, height, width, 3] (NHWC, RGB) on the loader's device, not normalised. Views of a sample follow
+    one another; there is one, unless the transform makes more."""
     labels: torch.Tensor
     """int64[n] on the loader's device."""
     indices: npt.NDArray[np.int64]

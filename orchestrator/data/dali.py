@@ -25,7 +25,7 @@ from orchestrator.data.color import ColorMaps
 from orchestrator.data.image import BadImageError, changed_size, read_rgb
 from orchestrator.data.loader import Loader, unreadable
 from orchestrator.data.manifest import Manifest
-from orchestrator.data.resize import resize_window
+from orchestrator.data.resize import resize_windows
 from orchestrator.data.transforms import Geometry, Interpolation, Transform
 from orchestrator.errors import DataError
 
@@ -121,8 +121,10 @@ class DaliLoader(Loader):
         }
         if self._device.type == "cuda":
             inputs["resized"] = geometry.resized.astype(np.float32)
-            inputs["window_origin"] = geometry.window_origins.astype(np.int32)
-            inputs["mirrored"] = geometry.mirrored.astype(np.int32)
+            for view in range(self._transform.num_views):
+                of_view = slice(view, None, self._transform.num_views)
+                inputs[f"window_origin{view}"] = geometry.window_origins[of_view].astype(np.int32)
+                inputs[f"mirrored{view}"] = geometry.mirrored[of_view].astype(np.int32)
         return inputs
 
     def _complete(self, work: _Work) -> Batch:
@@ -136,23 +138,25 @@ class DaliLoader(Loader):
         )
 
     def _images(self, request: SampleRequest, geometry: Geometry) -> torch.Tensor:
-        side = self._transform.output_size
+        side, views = self._transform.output_size, self._transform.num_views
         if len(request.indices) == 0:
             return torch.empty((0, side, side, 3), dtype=torch.uint8)
         try:
-            pixels, num_bytes = self._pipeline.outputs()
+            *pixels, num_bytes = self._pipeline.outputs()
         except RuntimeError as error:
             raise self._explain(request, error) from error
         self._check_sizes(request, num_bytes.as_array()[:, 0])
         if self._device.type == "cuda":
-            return from_dlpack(pixels.as_tensor())
-        images = np.empty((len(request.indices), side, side, 3), dtype=np.uint8)
+            return torch.stack([from_dlpack(view.as_tensor()) for view in pixels], dim=1).flatten(0, 1)
+        (boxes,) = pixels
+        images = np.empty((len(request.indices) * views, side, side, 3), dtype=np.uint8)
 
         def resize(start: int) -> None:
-            for row in range(start, min(start + _ROWS_PER_TASK, len(images))):
-                resize_window(np.asarray(pixels[row]), geometry, row, self._transform.interpolation, images[row])
+            for row in range(start, min(start + _ROWS_PER_TASK, len(request.indices))):
+                out = images[row * views : (row + 1) * views]
+                resize_windows(np.asarray(boxes[row]), geometry, row, self._transform.interpolation, out)
 
-        list(self._resizers.map(resize, range(0, len(images), _ROWS_PER_TASK)))
+        list(self._resizers.map(resize, range(0, len(request.indices), _ROWS_PER_TASK)))
         return torch.from_numpy(images)
 
     def _check_sizes(self, request: SampleRequest, num_bytes: npt.NDArray[np.int64]) -> None:
@@ -195,15 +199,14 @@ def _build_pipeline(transform: Transform, max_batch_size: int, device: torch.dev
             adjust_orientation=False,
             jpeg_fancy_upsampling=True,  # as libjpeg-turbo does
         )
-        if on_gpu:
-            images = _resize_on_gpu(images, transform)
-        pipeline.set_outputs(images, encoded.shape())
+        outputs = _resize_on_gpu(images, transform) if on_gpu else [images]
+        pipeline.set_outputs(*outputs, encoded.shape())
     pipeline.build()
     return pipeline
 
 
-def _resize_on_gpu(images: Any, transform: Transform) -> Any:
-    """Resize, cut out the window, mirror: nodes of the pipeline that is being built."""
+def _resize_on_gpu(images: Any, transform: Transform) -> list[Any]:
+    """Resize, cut out each view's window, mirror: nodes of the pipeline that is being built."""
     side = transform.output_size
     resized = fn.external_source(name="resized", ndim=1, dtype=types.FLOAT)
     images = fn.resize(
@@ -213,7 +216,11 @@ def _resize_on_gpu(images: Any, transform: Transform) -> Any:
         interp_type=_INTERPOLATION[transform.interpolation],
         antialias=True,
     )
-    window_origin = fn.external_source(name="window_origin", ndim=1, dtype=types.INT32)
     fill = list(transform.fill)
-    images = fn.slice(images, window_origin, [side, side], axes=[1, 0], out_of_bounds_policy="pad", fill_values=fill)
-    return fn.flip(images, horizontal=fn.external_source(name="mirrored", ndim=0, dtype=types.INT32))
+    views = []
+    for view in range(transform.num_views):
+        origin = fn.external_source(name=f"window_origin{view}", ndim=1, dtype=types.INT32)
+        window = fn.slice(images, origin, [side, side], axes=[1, 0], out_of_bounds_policy="pad", fill_values=fill)
+        mirrored = fn.external_source(name=f"mirrored{view}", ndim=0, dtype=types.INT32)
+        views.append(fn.flip(window, horizontal=mirrored))
+    return views

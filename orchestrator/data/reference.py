@@ -16,7 +16,7 @@ from orchestrator.data.batch import Batch, SampleRequest
 from orchestrator.data.image import BadImageError, quiet_pil, read_rgb
 from orchestrator.data.loader import Loader, unreadable
 from orchestrator.data.manifest import Manifest
-from orchestrator.data.resize import Pixels, resize_window
+from orchestrator.data.resize import Pixels, resize_windows
 from orchestrator.data.transforms import Geometry, Transform
 
 
@@ -70,10 +70,10 @@ class ReferenceLoader(Loader):
 
     def _begin(self, request: SampleRequest) -> None:
         geometry = self._transform.geometry(self._manifest, request.indices, seed=self._seed, epoch=request.epoch)
-        side = self._transform.output_size
-        images = np.empty((len(request.indices), side, side, 3), dtype=np.uint8)
+        side, views = self._transform.output_size, self._transform.num_views
+        images = np.empty((len(request.indices) * views, side, side, 3), dtype=np.uint8)
         futures = [
-            self._pool.submit(self._read, int(index), geometry, row, images[row])
+            self._pool.submit(self._read, int(index), geometry, row, images[row * views : (row + 1) * views])
             for row, index in enumerate(request.indices)
         ]
         self._pending.append((request, images, futures))
@@ -86,4 +86,4 @@ class ReferenceLoader(Loader):
             raise unreadable(path, error) from error
         x, y, width, height = geometry.boxes[row].tolist()
         box = np.array(image.crop((x, y, x + width, y + height)))
-        resize_window(box, geometry, row, self._transform.interpolation, out)
+        resize_windows(box, geometry, row, self._transform.interpolation, out)

@@ -18,17 +18,23 @@ Pixels = npt.NDArray[np.uint8]
 _PIXEL = np.dtype("V3")  # three bytes that move together
 
 
-def resize_window(box: Pixels, geometry: Geometry, row: int, interpolation: Interpolation, out: Pixels) -> None:
-    """Resize a box, cut out the window and mirror it, by the numbers in a row of `geometry`.
+def resize_windows(box: Pixels, geometry: Geometry, row: int, interpolation: Interpolation, out: Pixels) -> None:
+    """Resize a box, cut out its windows and mirror them, by the numbers in `geometry`; row: the image's.
 
-    box: uint8[height, width, 3], cut out of the decoded image. out: uint8[side, side, 3], written to.
+    box: uint8[height, width, 3], cut out of the decoded image. out: uint8[views, side, side, 3], written to.
     """
     width, height = geometry.resized[row].tolist()
-    left, top = geometry.window_origins[row].tolist()
-    side = len(out)
     if box.shape[:2] != (height, width):
         box = resize(torch.from_numpy(box), width, height, interpolation).numpy()
-    if geometry.mirrored[row]:
+    for view in range(len(out)):
+        _cut_window(box, geometry, row * len(out) + view, out[view])
+
+
+def _cut_window(box: Pixels, geometry: Geometry, window_row: int, out: Pixels) -> None:
+    height, width, _ = box.shape
+    left, top = geometry.window_origins[window_row].tolist()
+    side = len(out)
+    if geometry.mirrored[window_row]:
         out = out[:, ::-1]
     if min(left, top) < 0 or max(left + side - width, top + side - height) > 0:
         out[:] = geometry.fill

@@ -23,16 +23,16 @@ BLACK: Fill = (0, 0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Geometry:
-    """Where the pixels of n output images come from."""
+    """Where the pixels of the views of n images come from; views of an image follow one another."""
 
     boxes: npt.NDArray[np.int64]
     """int64[n, 4]: x, y, width, height of the box cut out of the source."""
     resized: npt.NDArray[np.int64]
     """int64[n, 2]: width and height that the box is resized to."""
     window_origins: npt.NDArray[np.int64]
-    """int64[n, 2]: x and y of the window kept of the resized box; it may reach beyond that."""
+    """int64[n * views, 2]: x and y of the window kept of the resized box; it may reach beyond that."""
     mirrored: npt.NDArray[np.bool_]
-    """bool[n]: whether the window is mirrored left to right."""
+    """bool[n * views]: whether the window is mirrored left to right."""
     fill: Fill = BLACK
     """Red, green and blue of the window where it lies beyond the resized box."""
 
@@ -60,6 +60,11 @@ class TrainTransform:
     def output_size(self) -> int:
         """Side of the output in pixels."""
         return self.image_size
+
+    @property
+    def num_views(self) -> int:
+        """Outputs of each image."""
+        return 1
 
     def geometry(self, manifest: Manifest, indices: npt.NDArray[np.int64], *, seed: int, epoch: int) -> Geometry:
         """The crops and mirrors of samples in an epoch. indices: int64[n], rows of the manifest."""
@@ -121,13 +126,15 @@ class TrainTransform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalTransform:
-    """Short side resized, centre cut out, with torchvision's arithmetic of sizes and padding."""
+    """Short side resized; centre cut out, or all that TenCrop cuts. torchvision's arithmetic of sizes and padding."""
 
     resize: int | None
     """What the short side is resized to, in pixels; None to leave images as large as they are."""
     crop: int
     """Side of the output in pixels; what it exceeds the image by is filled."""
     interpolation: Interpolation
+    crops: Literal[1, 10] = 1
+    """1: the centre; 10: corners, left to right and top to bottom, and centre; then those of the mirror image."""
     fill: Fill = BLACK
 
     @property
@@ -135,20 +142,27 @@ class EvalTransform:
         """Side of the output in pixels."""
         return self.crop
 
+    @property
+    def num_views(self) -> int:
+        """Outputs of each image."""
+        return self.crops
+
     def geometry(self, manifest: Manifest, indices: npt.NDArray[np.int64], *, seed: int, epoch: int) -> Geometry:
-        """The centre crops of samples, the same for every seed and epoch. indices: int64[n], rows of the manifest."""
+        """The crops of samples, the same for every seed and epoch. indices: int64[n], rows of the manifest."""
         del seed, epoch  # nothing here is random
         sizes = _sizes(manifest, indices)
         resized = sizes
         if self.resize is not None:  # torchvision: int(resize * long / short)
             resized = (self.resize * sizes / sizes.min(axis=1, keepdims=True)).astype(np.int64)
         margins = resized - self.crop
+        # torchvision: int(round(margin / 2.0)), halves to even; what is missing is padded, less before than after
+        centres = np.where(margins < 0, -(-margins // 2), np.rint(margins / 2).astype(np.int64))
+        origins = centres if self.crops == 1 else _ten_crops(margins, centres)
         return Geometry(
             boxes=_whole_images(sizes),
             resized=resized,
-            # torchvision: int(round(margin / 2.0)), halves to even; what is missing is padded, less before than after
-            window_origins=np.where(margins < 0, -(-margins // 2), np.rint(margins / 2).astype(np.int64)),
-            mirrored=np.zeros(len(indices), dtype=np.bool_),
+            window_origins=origins,
+            mirrored=np.tile(np.arange(self.crops) >= 5, len(indices)),
             fill=self.fill,
         )
 
@@ -156,10 +170,33 @@ class EvalTransform:
         """Colours stay as they are."""
 
     def check(self, manifest: Manifest) -> None:
-        """Every image will do."""
+        """Raise DataError if an image is too small for ten crops; a single one is padded."""
+        if self.crops == 1 or manifest.num_samples == 0:
+            return
+        sides = np.minimum(manifest.widths, manifest.heights)
+        smallest = int(sides.argmin())
+        if (self.resize or sides[smallest]) < self.crop:
+            size = f"{manifest.widths[smallest]}x{manifest.heights[smallest]} pixels"
+            resized = "" if self.resize is None else f", its short side resized to {self.resize}"
+            raise DataError(
+                f"{manifest.path(smallest)} is {size}{resized}, too small for ten crops of "
+                f"{self.crop}: use a single crop, or a larger data.eval.resize."
+            )
 
 
 Transform = TrainTransform | EvalTransform
+
+
+def _ten_crops(margins: npt.NDArray[np.int64], centres: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Where ten crops begin, as seen before mirroring: int64[n * 10, 2].
+
+    margins: int64[n, 2], how much wider and higher the image is than a crop. centres: int64[n, 2].
+    """
+    corners = [margins * np.array(corner) for corner in ((0, 0), (1, 0), (0, 1), (1, 1))]
+    crops = np.stack([*corners, centres], axis=1)
+    mirrored = crops.copy()
+    mirrored[:, :, 0] = margins[:, None, 0] - crops[:, :, 0]  # what lies left in the mirror image lies right here
+    return np.concatenate([crops, mirrored], axis=1).reshape(-1, 2)
 
 
 def _sizes(manifest: Manifest, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

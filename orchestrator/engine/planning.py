@@ -1,11 +1,13 @@
 """From a recipe to a plan on a machine that sees the data: manifests made, everything resolved, differences refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.data.index import Dataset, index_dataset
 from orchestrator.errors import RecipeError, UsageError
 from orchestrator.plan.cluster import ClusterShape, installed_loader
+from orchestrator.plan.networks import TIMM_PREFIX
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.resolve import DatasetFacts, resolve
 from orchestrator.plan.versions import installed_versions
@@ -13,6 +15,7 @@ from orchestrator.recipe.load import dump_recipe
 from orchestrator.recipe.schema import Recipe
 from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.weights_file import read_weights_file
 
 Progress = Callable[[int, int], None]
 
@@ -20,7 +23,9 @@ Progress = Callable[[int, int], None]
 def make_plan(
     recipe: Recipe, shape: ClusterShape, *, before: Plan | None = None, progress: Progress | None = None
 ) -> Plan:
-    """Index the recipe's data and resolve everything. Raises DataError, PlanError or RecipeError.
+    """Index the recipe's data and resolve everything; one of timm's own models is tried out without values.
+
+    Raises DataError, PlanError or RecipeError, and NotFoundError for weights or a model of timm's that there aren't.
 
     before: the plan that the run has; what was `auto` when it was made is not chosen again.
     """
@@ -30,13 +35,24 @@ def make_plan(
     if recipe.data.root is None:
         raise RecipeError("data.root: no data set is named; add --set data.root=/path/to/imagenet")
     dataset = index_dataset(recipe.data.root, damaged=recipe.data.damaged, progress=progress)
-    return resolve(
+    plan = resolve(
         recipe,
         cluster=shape,
         dataset=facts_of(dataset),
         versions=installed_versions(),
         loader_available=installed_loader(),
+        weights_sha256=_weights_sha256(recipe),
     )
+    if not recipe.model.name.startswith(TIMM_PREFIX):
+        return plan
+    from orchestrator.train.rehearsal import rehearse  # torch and timm, which know their models, take seconds to import
+
+    return replace(plan, notes=(*plan.notes, *rehearse(plan)))
+
+
+def _weights_sha256(recipe: Recipe) -> str | None:
+    weights = recipe.model.weights
+    return None if weights is None else read_weights_file(Path(weights)).sha256
 
 
 def facts_of(dataset: Dataset) -> DatasetFacts:
@@ -76,7 +92,10 @@ def write_plan(run: RunDirectory, plan: Plan) -> None:
 
 
 def write_recipe(run: RunDirectory, recipe: Recipe) -> None:
-    """Keep the recipe as it was launched, its data's place made absolute: workers start elsewhere."""
+    """Keep the recipe as it was launched, its paths made absolute: workers start elsewhere."""
+    if recipe.model.weights is not None:
+        model = recipe.model.model_copy(update={"weights": str(Path(recipe.model.weights).absolute())})
+        recipe = recipe.model_copy(update={"model": model})
     if recipe.data.root is not None:
         data = recipe.data.model_copy(update={"root": str(Path(recipe.data.root).absolute())})
         recipe = recipe.model_copy(update={"data": data})

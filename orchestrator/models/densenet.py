@@ -5,19 +5,15 @@ backward; they leave running statistics as they are, though `num_batches_tracked
 """
 
 from collections import OrderedDict
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
 from orchestrator.models.block import BasicLayer, BottleneckLayer, DenseBlock
-from orchestrator.models.dropout import SampleDropout
+from orchestrator.models.dropout import SampleDropout, number_masks
+from orchestrator.models.initial import Init, init_convolutions
 from orchestrator.models.preactivation import preactivated_conv
 from orchestrator.plan.architecture import DenseNetArchitecture
-
-Init = Literal["authors", "timm"]
-
-_FAN_MODE: Final[dict[Init, Literal["fan_in", "fan_out"]]] = {"authors": "fan_out", "timm": "fan_in"}
 
 
 def _imagenet_stem(in_chans: int, num_features: int) -> OrderedDict[str, nn.Module]:
@@ -100,8 +96,8 @@ class DenseNet(nn.Module):
         self.num_features = self.head_hidden_size = architecture.num_features
         self.feature_info = _feature_info(architecture)
         self.reset_classifier(num_classes)
-        _number_dropouts(self)
-        _init_weights(self, init)
+        number_masks(self)
+        init_convolutions(self, init)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [n, in_chans, h, w], normalised; logits [n, num_classes]."""
@@ -159,18 +155,3 @@ def _feature_info(architecture: DenseNetArchitecture) -> list[dict[str, Any]]:
         taps.append({"num_chs": shape.out_channels, "reduction": block_reduction, "module": module})
         block_reduction *= 2
     return taps
-
-
-def _number_dropouts(model: nn.Module) -> None:
-    """Give each dropout the number that its masks are drawn with: their order in the network."""
-    dropouts = (module for module in model.modules() if isinstance(module, SampleDropout))
-    for layer, dropout in enumerate(dropouts):
-        dropout.layer = layer
-
-
-@torch.no_grad()
-def _init_weights(model: nn.Module, init: Init) -> None:
-    """He normal for convolutions; norms start at weight 1 and bias 0, as torch makes them."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode=_FAN_MODE[init], nonlinearity="relu")

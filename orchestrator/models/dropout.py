@@ -1,4 +1,4 @@
-"""Dropout whose masks belong to samples: a function of (seed, epoch, sample, layer, element), not of a generator.
+"""Dropout and stochastic depth whose masks belong to samples: functions of (seed, epoch, sample, layer, element).
 
 So a sample loses the same values whichever rank, micro-batch or attempt it is trained in. Philox's 32-bit words are
 used in halves, so the probability is rounded to a multiple of 1/65536, and the scale of what is kept fits that.
@@ -29,11 +29,10 @@ class SampleKeys:
     indices: Tensor
 
 
-class SampleDropout(nn.Module):
-    """Zeroes each value with probability p in training and scales the rest by 1 / (1 - p).
+class SampleMask(nn.Module):
+    """A mask over a batch, drawn for each of its samples.
 
-    p: in [0, 1). layer: tells the dropouts of a model apart; the model numbers them.
-    Without sample keys it is plain dropout, drawn from torch's generator.
+    p: probability of losing a value, in [0, 1). layer: tells the masks of a model apart; `number_masks` sets it.
     """
 
     def __init__(self, p: float, *, layer: int = 0) -> None:
@@ -43,15 +42,6 @@ class SampleDropout(nn.Module):
         self.p = p
         self.layer = layer
         self.keys: SampleKeys | None = None
-
-    def forward(self, features: Tensor) -> Tensor:
-        """features: [n, ...], the batch first, any memory format; kept in the result."""
-        if not self.training or self.p == 0:
-            return features
-        if self.keys is None:
-            return F.dropout(features, self.p)
-        scale = _LEVELS / (_LEVELS - self._threshold)
-        return features * self.kept(features.shape, self.keys) * scale
 
     @property
     def _threshold(self) -> int:
@@ -80,8 +70,51 @@ class SampleDropout(nn.Module):
         return f"p={self.p}, layer={self.layer}"
 
 
+class SampleDropout(SampleMask):
+    """Zeroes each value with probability p in training and scales the rest by 1 / (1 - p).
+
+    Without sample keys it is plain dropout, drawn from torch's generator.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features: [n, ...], the batch first, any memory format; kept in the result."""
+        if not self.training or self.p == 0:
+            return features
+        if self.keys is None:
+            return F.dropout(features, self.p)
+        scale = _LEVELS / (_LEVELS - self._threshold)
+        return features * self.kept(features.shape, self.keys) * scale
+
+
+class StochasticDepth(SampleMask):
+    """Takes the whole branch of a residual unit from a sample with probability p in training.
+
+    In evaluation the branch is scaled by 1 - p, as Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016, have
+    it. They draw once for a mini-batch; here each sample has a draw of its own, since a batch is divided among ranks.
+    Without sample keys it is drawn from torch's generator.
+    """
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """branch: [n, ...], what the unit adds to its shortcut."""
+        if self.p == 0:
+            return branch
+        if not self.training:
+            return branch * (1 - self.p)
+        mask_shape = torch.Size((branch.shape[0], *[1] * (branch.dim() - 1)))
+        if self.keys is None:
+            return branch * (torch.rand(mask_shape, device=branch.device) >= self.p)
+        return branch * self.kept(mask_shape, self.keys)
+
+
+def number_masks(model: nn.Module) -> None:
+    """Give each mask of a model the number that it is drawn with: their order in the network."""
+    masks = (module for module in model.modules() if isinstance(module, SampleMask))
+    for layer, mask in enumerate(masks):
+        mask.layer = layer
+
+
 def set_sample_keys(model: nn.Module, *, seed: int, epoch: int, indices: Tensor) -> None:
-    """Tell all dropouts of a model which samples the next forward passes hold, until told anew.
+    """Tell all masks of a model which samples the next forward passes hold, until told anew.
 
     indices: int64[n]; moved to the model's device here, once for all layers.
     """
@@ -90,11 +123,11 @@ def set_sample_keys(model: nn.Module, *, seed: int, epoch: int, indices: Tensor)
 
 
 def clear_sample_keys(model: nn.Module) -> None:
-    """Go back to plain dropout."""
+    """Go back to torch's generator."""
     _assign(model, None)
 
 
 def _assign(model: nn.Module, keys: SampleKeys | None) -> None:
     for module in model.modules():
-        if isinstance(module, SampleDropout):
+        if isinstance(module, SampleMask):
             module.keys = keys

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from orchestrator.errors import UsageError
-from orchestrator.plan.footprint import Footprint, FootprintRow
+from orchestrator.plan.stage_costs import Footprint, FootprintRow
 
 _FLOPS_PER_MULTIPLY_ADD = 2
 _BYTES_PER_INDEX = 8

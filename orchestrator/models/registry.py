@@ -1,26 +1,22 @@
-"""Models by name: ours, registered with timm under names of their own (`dnctl_densenet121`), and timm's."""
+"""Models by name: ours, DenseNets among them registered with timm as `dnctl_densenet121` and so on, and timm's."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.models.densenet import DenseNet, Init
-from orchestrator.plan.architecture import (
-    DEFAULT_TASKS,
-    DENSENETS,
-    TIMM_PREFIX,
-    DenseNetArchitecture,
-    find_architecture,
-)
+from orchestrator.errors import UsageError
+from orchestrator.models.densenet import DenseNet
+from orchestrator.models.initial import Init
+from orchestrator.models.residual import ResidualNet
+from orchestrator.models.timm_model import timm_model
+from orchestrator.plan.architecture import DenseNetArchitecture
+from orchestrator.plan.networks import DEFAULT_TASKS, NETWORKS, TIMM_PREFIX, Architecture, find_architecture
 
 _ARCHITECTURE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(DenseNetArchitecture))
 
@@ -31,57 +27,67 @@ def create_model(
     num_classes: int = 1000,
     in_chans: int = 3,
     drop_rate: float = 0.0,
+    stochastic_depth: float = 0.0,
     init: Init = "authors",
     memory_efficient: bool = False,
     seed: int | None = None,
-    **architecture: Any,
+    **changes: Any,
 ) -> nn.Module:
     """The model of that name, in training mode, on the CPU unless torch's default device is another.
 
-    name: one of `DENSENETS`, or `timm:NAME` for timm's own model, which initialises itself and takes neither dropout,
-        recomputation nor changes of its architecture from here.
+    name: one of `NETWORKS`, another one of their families, or `timm:NAME` for timm's own model, which initialises
+        itself and takes neither dropout, stochastic depth nor recomputation from here.
     seed: draw the weights from this alone, on the CPU, and leave torch's generators as they were.
-    architecture: fields of `DenseNetArchitecture` that differ from the named network's; the others stay as they are.
+    changes: fields of the architecture that differ from the named network's, the others stay as they are; or arguments
+        of timm's model.
     Raises NotFoundError for an unknown name, with the nearest ones, and UsageError for what can't be built.
     """
-    options = {"drop_rate": drop_rate, "memory_efficient": memory_efficient, **architecture}
     with _weights_drawn_from(seed):
         if name.startswith(TIMM_PREFIX):
-            _refuse_options(name, options)
-            return _timm_model(name.removeprefix(TIMM_PREFIX), num_classes=num_classes, in_chans=in_chans)
-        return DenseNet(
-            _architecture(name, architecture),
+            _refuse(name, drop_rate=drop_rate, stochastic_depth=stochastic_depth, memory_efficient=memory_efficient)
+            return timm_model(name.removeprefix(TIMM_PREFIX), num_classes=num_classes, in_chans=in_chans, **changes)
+        architecture = _architecture(name, changes)
+        if isinstance(architecture, DenseNetArchitecture):
+            _refuse(name, stochastic_depth=stochastic_depth)
+            return DenseNet(
+                architecture,
+                num_classes=num_classes,
+                in_chans=in_chans,
+                drop_rate=drop_rate,
+                init=init,
+                memory_efficient=memory_efficient,
+            )
+        _refuse(name, memory_efficient=memory_efficient)
+        return ResidualNet(
+            architecture,
             num_classes=num_classes,
             in_chans=in_chans,
             drop_rate=drop_rate,
+            stochastic_depth=stochastic_depth,
             init=init,
-            memory_efficient=memory_efficient,
         )
 
 
-def _architecture(name: str, changes: dict[str, Any]) -> DenseNetArchitecture:
+def _architecture(name: str, changes: dict[str, Any]) -> Architecture:
     named = find_architecture(name)
-    unknown = sorted(changes.keys() - set(_ARCHITECTURE_FIELDS))
+    fields = [field.name for field in dataclasses.fields(named)]
+    unknown = sorted(changes.keys() - set(fields))
     if unknown:
-        raise UsageError(f"{name} has no {', '.join(unknown)}; it has {', '.join(_ARCHITECTURE_FIELDS)}")
+        raise UsageError(f"{name} has no {', '.join(unknown)}; it has {', '.join(fields)}")
     return dataclasses.replace(named, **changes)
 
 
-def _timm_model(name: str, *, num_classes: int, in_chans: int) -> nn.Module:
-    if not timm.is_model(name):
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise NotFoundError(f"timm has no model {name!r}. Nearest: {', '.join(nearest) or 'none'}.")
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=in_chans)
-    return model
-
-
-def _refuse_options(name: str, options: dict[str, Any]) -> None:
+def _refuse(name: str, **options: float | bool) -> None:
     asked_for = sorted(option for option, value in options.items() if value)
     if asked_for:
-        raise UsageError(
-            f"{name} is timm's and is trained as timm made it, so {', '.join(asked_for)} can't be set: its dropout "
-            "isn't drawn by sample, and its recomputation updates running statistics twice a step"
-        )
+        raise UsageError(f"{name} has no {', '.join(asked_for)} that a recipe can set; {_WHO_HAS[asked_for[0]]}")
+
+
+_WHO_HAS: Final = {
+    "drop_rate": "timm's own isn't drawn by sample, so that a resumed run would differ",
+    "stochastic_depth": "the families cifarresnet, preresnet and wideresnet have",
+    "memory_efficient": "our DenseNets have",
+}
 
 
 @contextmanager
@@ -98,7 +104,7 @@ def _registered_name(name: str) -> str:
     return f"dnctl_{name}"
 
 
-def _timm_config(architecture: DenseNetArchitecture) -> dict[str, Any]:
+def _timm_config(architecture: Architecture) -> dict[str, Any]:
     """What timm wants to know of a model for which there are no weights to download."""
     task = DEFAULT_TASKS[architecture.stem]
     return {
@@ -132,9 +138,12 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
     return create
 
 
+_DENSENETS: Final = {
+    name: architecture for name, architecture in NETWORKS.items() if isinstance(architecture, DenseNetArchitecture)
+}
 # timm finds the configurations under this name in the module of the functions that it registers.
 default_cfgs = generate_default_cfgs(
-    {_registered_name(name): _timm_config(architecture) for name, architecture in DENSENETS.items()}
+    {_registered_name(name): _timm_config(architecture) for name, architecture in _DENSENETS.items()}
 )
-for _name in DENSENETS:
+for _name in _DENSENETS:
     register_model(_entry_point(_name))

@@ -45,6 +45,10 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"training goes on at step {step} from {checkpoint} on {_count(workers, 'worker')}"
         case {"event": "evaluated", "epoch": epoch, "top1": float(top1), "top5": float(top5)}:
             return f"epoch {epoch}: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
+        case {"event": "tested", "step": step, "top1": float(top1), "top5": float(top5)}:
+            return f"test set, by the weights of step {step}: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
+        case {"event": "weights_given", "path": path, "left_at_random": left_out}:
+            return f"starts from the weights of {path}" + (f", but for {', '.join(left_out)}" if left_out else "")
         case {"event": "checkpoint_saved", "checkpoint": checkpoint}:
             return f"checkpoint {checkpoint} saved"
         case {"event": "checkpoint_deleted", "checkpoint": checkpoint}:

@@ -1,22 +1,18 @@
-"""The DenseNets that have names, and the channel counts that follow from their definitions; free of torch.
+"""What a DenseNet is made of, and the channel counts that follow from that; free of torch.
 
 `models/` builds its modules from these shapes and `footprint.py` counts them, so what is counted is what is trained.
 Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, section 3 and Table 1; DenseNet-161 from
 the authors' code.
 """
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 
-from orchestrator.errors import NotFoundError, UsageError
+from orchestrator.errors import UsageError
 
 Stem = Literal["imagenet", "cifar"]
-
-TIMM_PREFIX: Final = "timm:"
-"""A model called `timm:NAME` is timm's own; it can't be counted without torch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,34 +101,4 @@ DENSENETS: Mapping[str, DenseNetArchitecture] = {
     # For `make demo`: most layers work on the small maps, so that an epoch of 1437 digits takes about 5 s on one core.
     "densenet_demo": DenseNetArchitecture(growth_rate=12, block_config=(1, 3, 8), num_init_features=24, stem="cifar"),
 }
-"""Every network that a recipe can name, besides timm's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What a network is trained for where nobody says otherwise; image_size in pixels a side."""
-
-    num_classes: int
-    image_size: int
-
-
-DEFAULT_TASKS: Mapping[Stem, Task] = {
-    "imagenet": Task(num_classes=1000, image_size=224),
-    "cifar": Task(num_classes=10, image_size=32),
-}
-"""The data set that each stem was made for."""
-
-
-def known_model(name: str) -> bool:
-    """Whether `name` can be meant: one of DENSENETS, or timm's (which of timm's exist is known only with torch)."""
-    return name in DENSENETS or (name.startswith(TIMM_PREFIX) and name != TIMM_PREFIX)
-
-
-def find_architecture(name: str) -> DenseNetArchitecture:
-    """The architecture of that name. Raises NotFoundError with the nearest names."""
-    if name not in DENSENETS:
-        nearest = difflib.get_close_matches(name, DENSENETS, n=3) or list(DENSENETS)
-        raise NotFoundError(
-            f"There is no model {name!r}. Nearest: {', '.join(nearest)}. timm's models are called {TIMM_PREFIX}NAME."
-        )
-    return DENSENETS[name]
+"""Those that are no family's: each is a name of its own, with blocks of its own."""

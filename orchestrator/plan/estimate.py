@@ -7,7 +7,6 @@ devices alone would need.
 import math
 from dataclasses import replace
 
-from orchestrator.plan.architecture import DENSENETS
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.footprint import footprint
 from orchestrator.plan.plan import Estimate, Execution, MemoryEstimate, Numerics, Placement, Plan, TimeEstimate
@@ -74,7 +73,7 @@ def estimate_time(
 
 def estimate_memory(numerics: Numerics, execution: Execution, placement: Placement) -> MemoryEstimate | None:
     """What one worker holds at its peak; None for networks that can't be counted without torch."""
-    architecture = DENSENETS.get(numerics.model.name)
+    architecture = numerics.model.architecture
     if architecture is None:
         return None
     side = numerics.train_transform.image_size

@@ -28,8 +28,8 @@ def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
     expected = recipe.data.expected
     if expected is not None:
         for what, found, should_be in (
-            ("training images", numerics.num_train_images, expected.train_images),
-            ("validation images", numerics.num_val_images, expected.val_images),
+            ("training images", numerics.num_train_images + numerics.num_held_out_images, expected.train_images),
+            ("validation images", numerics.num_test_images or numerics.num_val_images, expected.val_images),
         ):
             if found != should_be:
                 yield f"The data has {found:,} {what}; the recipe expects {should_be:,}."

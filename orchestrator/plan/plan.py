@@ -15,7 +15,9 @@ from typing import Any, Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.errors import StorageError
+from orchestrator.plan.architecture import DenseNetArchitecture
 from orchestrator.plan.groups import GroupShare
+from orchestrator.plan.residual import ResidualArchitecture
 from orchestrator.plan.schedule import LearningRateSchedule, LearningRateSegment
 
 FORMAT_VERSION: Final = 1
@@ -54,6 +56,7 @@ class EvalTransformPlan:
     resize: int | None
     crop: int
     interpolation: Literal["bilinear", "bicubic"]
+    crops: Literal[1, 10]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,28 @@ class ModelPlan:
     """The network, as `models.create_model` takes it; its classes are the data's, in `Numerics`."""
 
     name: str
+    """In full: a family's network is named by its depth and width, however the recipe put it."""
+    architecture: DenseNetArchitecture | ResidualArchitecture | None
+    """None for timm's own models."""
+    options: tuple[tuple[str, bool | int | float | str], ...]
+    """Arguments of timm's own models."""
     drop_rate: float
+    stochastic_depth: float
     init: Literal["authors", "timm"]
+    weights_sha256: str | None
+    """Of the weights that the run starts from; None for random ones."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What makes the network, by the names of create_model's arguments; classes, seed and recomputation apart."""
+        shape = dict(self.options) if self.architecture is None else asdict(self.architecture)
+        return {
+            "name": self.name,
+            "drop_rate": self.drop_rate,
+            "stochastic_depth": self.stochastic_depth,
+            "init": self.init,
+            **shape,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +107,10 @@ class Numerics:
     """None while the data has not been read; `dnctl launch` always knows it."""
     num_train_images: int
     num_val_images: int
+    num_held_out_images: int
+    """Of the folder train/, what is validated on instead of trained on; drawn by the seed."""
+    num_test_images: int
+    """Of the folder val/, where images are held out; otherwise 0."""
     num_classes: int
     loader: Literal["dali", "pytorch"]
     decoder: Literal["cpu", "mixed"]
@@ -131,7 +158,8 @@ class Numerics:
     def differences(self, other: "Numerics") -> list[tuple[str, Any, Any]]:
         """(dotted key, our value, the other's value) of each field that differs."""
         ours, theirs = dict(_leaves(asdict(self))), dict(_leaves(asdict(other)))
-        return [(key, ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]]
+        keys = [*ours, *(key for key in theirs if key not in ours)]
+        return [(key, ours.get(key), theirs.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +181,10 @@ class Execution:
     """Saved when this many optimiser steps are done, besides the saves by the clock; the last is the run's end."""
     keep_last: int
     keep_best: int
+    test_weights: Literal["last", "best"]
+    """Which weights the test set is shown at the end, where images are held out."""
+    weights: str | None
+    """Where the weights are that the run starts from."""
     memory_efficient: bool
     loader_threads: int
     """Of one worker."""

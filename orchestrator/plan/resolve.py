@@ -6,19 +6,19 @@ What can't work is reported together, in one PlanError.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from orchestrator.errors import NotFoundError, PlanError
-from orchestrator.plan.architecture import TIMM_PREFIX, find_architecture, known_model
+from orchestrator.errors import PlanError
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.estimate import estimate
+from orchestrator.plan.network_choice import model_faults, model_plan
 from orchestrator.plan.notes import plan_notes
 from orchestrator.plan.placement import placement_faults, resolve_placement
 from orchestrator.plan.plan import (
     ColorPlan,
     EvalTransformPlan,
     Execution,
-    ModelPlan,
     Numerics,
     OptimizerPlan,
     Placement,
@@ -37,6 +37,7 @@ class DatasetFacts:
     """What a plan must know of a data set; fingerprint None for one that has not been read."""
 
     num_train_images: int
+    """Of the folder train/, likewise the next of val/."""
     num_val_images: int
     num_classes: int
     fingerprint: str | None
@@ -49,11 +50,13 @@ def resolve(
     dataset: DatasetFacts | None,
     versions: Mapping[str, str],
     loader_available: Literal["dali", "pytorch"],
+    weights_sha256: str | None = None,
 ) -> Plan:
     """The plan of a run of `recipe` on `cluster`.
 
     dataset: None if the data can't be read here; then the size that the recipe expects is taken.
     loader_available: the faster loader that the cluster's nodes have.
+    weights_sha256: of the file that model.weights names; None without one, or where it can't be read here.
     Raises PlanError with everything that can't work.
     """
     facts = dataset or _expected(recipe)
@@ -63,7 +66,7 @@ def resolve(
     if faults or facts is None:
         raise _error(faults)
     placement = resolve_placement(recipe, cluster=cluster, versions=versions)
-    numerics = _numerics(recipe, facts, placement, loader_available)
+    numerics = _numerics(recipe, facts, placement, loader_available, weights_sha256)
     execution = resolve_execution(recipe, numerics, placement)
     estimated = estimate(numerics, execution, placement, cluster)
     return Plan(
@@ -87,16 +90,7 @@ def recipe_faults(recipe: Recipe) -> Iterator[str]:
     """What can't work on any cluster."""
     for contradiction in contradictions(recipe):
         yield f"{recipe.where(contradiction.keys[0])}: {contradiction.message}"
-    model = recipe.model
-    if not known_model(model.name):
-        try:
-            find_architecture(model.name)
-        except NotFoundError as error:
-            yield f"{recipe.where('model.name')}: {error}"
-    if model.name.startswith(TIMM_PREFIX):
-        for key, is_set in {"drop_rate": model.drop_rate > 0, "memory_efficient": model.memory_efficient}.items():
-            if is_set:
-                yield f"{recipe.where(f'model.{key}')}: timm's own models are trained as they are; leave it out"
+    yield from model_faults(recipe)
 
 
 def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) -> Execution:
@@ -115,6 +109,8 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
         checkpoint_steps=_every(recipe.checkpoint.every_epochs * every_epoch, numerics.num_steps),
         keep_last=recipe.checkpoint.keep_last,
         keep_best=recipe.checkpoint.keep_best,
+        test_weights=recipe.eval.test,
+        weights=None if recipe.model.weights is None else str(Path(recipe.model.weights).absolute()),
         memory_efficient=recipe.model.memory_efficient,
         loader_threads=max(1, placement.cpus_per_worker) if threads == "auto" else threads,
         prefetch=PREFETCH,
@@ -125,17 +121,24 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
 
 
 def _numerics(
-    recipe: Recipe, facts: DatasetFacts, placement: Placement, loader: Literal["dali", "pytorch"]
+    recipe: Recipe,
+    facts: DatasetFacts,
+    placement: Placement,
+    loader: Literal["dali", "pytorch"],
+    weights_sha256: str | None,
 ) -> Numerics:
     data, train = recipe.data, recipe.train
     loader = loader if data.loader == "auto" else data.loader
-    steps_per_epoch = math.ceil(facts.num_train_images / train.global_batch_size)
+    num_train_images = facts.num_train_images - data.holdout
+    steps_per_epoch = math.ceil(num_train_images / train.global_batch_size)
     num_steps = steps_per_epoch * train.epochs
     return Numerics(
         seed=recipe.seed,
         data_fingerprint=facts.fingerprint,
-        num_train_images=facts.num_train_images,
-        num_val_images=facts.num_val_images,
+        num_train_images=num_train_images,
+        num_val_images=data.holdout or facts.num_val_images,
+        num_held_out_images=data.holdout,
+        num_test_images=facts.num_val_images if data.holdout else 0,
         num_classes=recipe.model.num_classes or facts.num_classes,
         loader=loader,
         decoder="mixed" if loader == "dali" and placement.device == "cuda" else "cpu",
@@ -143,12 +146,12 @@ def _numerics(
         eval_transform=EvalTransformPlan(**data.eval.model_dump()),
         mean=data.mean,
         std=data.std,
-        model=ModelPlan(name=recipe.model.name, drop_rate=recipe.model.drop_rate, init=recipe.model.init),
+        model=model_plan(recipe.model, weights_sha256),
         epochs=train.epochs,
         global_batch_size=train.global_batch_size,
         batch_norm_groups=train.batch_norm_groups,
         steps_per_epoch=steps_per_epoch,
-        last_batch_size=facts.num_train_images - (steps_per_epoch - 1) * train.global_batch_size,
+        last_batch_size=num_train_images - (steps_per_epoch - 1) * train.global_batch_size,
         num_steps=num_steps,
         precision=train.precision,
         channels_last=train.channels_last,
@@ -212,6 +215,11 @@ def _data_faults(recipe: Recipe, facts: DatasetFacts | None) -> Iterator[str]:
             "data.expected doesn't say how large the data is; allowed: a folder with train/ and val/ in it"
         )
         return
+    if recipe.data.holdout >= facts.num_train_images:
+        yield (
+            f"{recipe.where('data.holdout')}: found {recipe.data.holdout} of {facts.num_train_images} training images; "
+            "allowed: fewer than there are"
+        )
     classes = recipe.model.num_classes
     if classes is not None and classes < facts.num_classes:
         yield (

@@ -82,6 +82,11 @@ def _images(recipe: Recipe) -> Iterator[Contradiction]:
     for key, (low, high) in {"data.train.scale": data.train.scale, "data.train.ratio": data.train.ratio}.items():
         if low > high:
             yield Contradiction((key,), f"found [{low:g}, {high:g}]; allowed: the smaller one first")
+    if data.expected is not None and data.holdout >= data.expected.train_images:
+        yield Contradiction(
+            ("data.holdout", "data.expected.train_images"),
+            f"found {data.holdout} of {data.expected.train_images} training images; allowed: fewer than there are",
+        )
     classes = recipe.model.num_classes
     if classes is not None and data.expected is not None and classes < data.expected.classes:
         yield Contradiction(

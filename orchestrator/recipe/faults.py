@@ -36,7 +36,8 @@ def explain_all(
             case "value_error":
                 yield Fault(origins[key], key, str(error["ctx"]["error"]))
             case _:
-                yield Fault(origins[key], key, f"found {show(lookup(values, key))}; allowed: {keys[key].allowed}")
+                allowed = keys[key].allowed if key in keys else keys[section].each_allowed
+                yield Fault(origins[key], key, f"found {show(lookup(values, key))}; allowed: {allowed}")
 
 
 def list_faults(faults: Iterable[Fault], what: str) -> str:

@@ -47,7 +47,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _dump_section(section: Mapping[str, Any], *, indent: str) -> Iterator[str]:
     for key, value in section.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield f"{indent}{key}:"
             yield from _dump_section(value, indent=indent + "  ")
         else:

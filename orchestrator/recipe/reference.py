@@ -21,6 +21,8 @@ class Key:
     is_required: bool
     default: str
     """As YAML; empty for a section and for what is required."""
+    each_allowed: str
+    """What its own keys may hold where they have any name; otherwise empty."""
     description: str
     is_section: bool
     """Whether it holds keys and nothing else can stand in their place."""
@@ -67,6 +69,8 @@ def allowed_values(schema: Mapping[str, Any]) -> str:
         return f"{', '.join(others)} or {last}" if others else last
     if "prefixItems" in schema:
         return f"a list of {len(schema['prefixItems'])}, each {allowed_values(schema['prefixItems'][0])}"
+    if "additionalProperties" in schema and "type" in schema:
+        return f"keys and values, each {allowed_values(schema['additionalProperties'])}"
     if "items" in schema:
         return f"a list, each {allowed_values(schema['items'])}"
     if "pattern" in schema:
@@ -115,6 +119,7 @@ def _walk(section: Mapping[str, Any], definitions: Mapping[str, Any], *, prefix:
             allowed=allowed_values(field),
             is_required=is_required,
             default=json.dumps(field["default"]) if is_optional_section or not (is_required or is_section) else "",
+            each_allowed=allowed_values(field["additionalProperties"]) if "additionalProperties" in field else "",
             description=" ".join((field if "description" in field else target or {})["description"].split()),
             is_section=is_section,
             example=field.get("examples", [None])[0],

@@ -30,13 +30,31 @@ class Model(Section):
     """Which network, and how it starts."""
 
     name: Text = Field(examples=["densenet169"])
-    """The network: one of `dnctl model list`, or `timm:NAME` for one of timm's own."""
+    """The network: one of `dnctl model list`, another one of its families, such as `densenetbc40_24`, a family alone
+    with `depth` and `growth_rate`, or `timm:NAME` for one of timm's own."""
+    depth: AtLeastOne | None = None
+    """Layers of a family's network, in place of those in its name; null: as the name says."""
+    growth_rate: AtLeastOne | None = None
+    """Channels that each layer of a DenseNet family's network adds, in place of those in its name; null: as the name
+    says."""
+    compression: Fraction | None = None
+    """Share of channels that a DenseNet's transitions keep; null: the network's own."""
+    options: Mapping[str, bool | int | float | str] = {}
+    """Arguments of one of timm's own models, such as `zero_init_last: false`."""
+    weights: PathText | None = None
+    """What the run starts from: a state_dict as .safetensors or as torch saves it, or a checkpoint's folder; null: from
+    random weights. A classifier of another number of classes is left out and starts at random."""
     num_classes: AtLeastOne | None = None
     """Outputs of the classifier; null: as many as the data has."""
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout probability after each convolution but the first; the paper uses 0 where images are augmented."""
+    """Dropout probability after each convolution but the first (in wide ResNets: within each unit); the paper uses 0
+    where images are augmented."""
+    stochastic_depth: float = Field(default=0.0, ge=0, lt=1)
+    """Probability that a ResNet's last unit loses its branch in training; it falls linearly towards 0 at the image.
+    Huang et al. use 0.5."""
     init: Literal["authors", "timm"] = "authors"
-    """Initial weights: "authors" draws convolutions as the paper's code (fan-out), "timm" as timm (fan-in)."""
+    """Initial weights: "authors" draws convolutions as the paper's code (fan-out), "timm" as timm (fan-in). timm's own
+    models initialise themselves."""
     memory_efficient: bool = False
     """Recompute concatenations and batch norms in the backward pass: less memory, more time, the same result."""
 
@@ -81,6 +99,8 @@ class EvalImages(Section):
     """Side of the square cut out of the centre, in pixels; smaller images are padded with black."""
     interpolation: Interpolation = "bicubic"
     """How the image is resized."""
+    crops: Literal[1, 10] = 1
+    """1: the centre; 10: corners and centre of the image and of its mirror image, outputs summed before the softmax."""
 
 
 class Expected(Section):
@@ -105,6 +125,9 @@ class Data(Section):
     """Decoding threads of each worker; "auto": as many as it has CPU cores."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What becomes of a data set with damaged images: it is refused, or they are left out."""
+    holdout: Annotated[int, Field(ge=0)] = 0
+    """Training images set aside, drawn by the seed, to validate on during the run; then val/ is a test set, evaluated
+    once, at the end. 0: none, and val/ is validated on."""
     train: TrainImages = TrainImages()
     """Augmentation of training images."""
     eval: EvalImages = EvalImages()
@@ -175,6 +198,8 @@ class Eval(Section):
     """Epochs from one evaluation to the next; the end of the run is always evaluated."""
     batch_size: AtLeastOne = 256
     """Images of each worker at a time."""
+    test: Literal["last", "best"] = "last"
+    """With `data.holdout`: which weights the test set is shown, those of the last step or of the best validation."""
 
 
 class Guard(Section):

@@ -183,6 +183,13 @@ def read_metric(checkpoint: Checkpoint, metric: str) -> float | None:
         return None
 
 
+def best_checkpoint(directory: Path, metric: str) -> Checkpoint | None:
+    """The checkpoint with the highest value of a metric, the newest of several; None if none has any."""
+    scored = [(read_metric(checkpoint, metric), checkpoint) for checkpoint in list_checkpoints(directory)]
+    known = [(score, checkpoint.step, checkpoint) for score, checkpoint in scored if score is not None]
+    return max(known, key=lambda item: item[:2])[2] if known else None
+
+
 def retain(directory: Path, *, keep_last: int, keep_best: int, metric: str, attempt: int) -> list[Checkpoint]:
     """Delete checkpoints beyond the last `keep_last` written and the `keep_best` highest by `metric`.
 

@@ -29,6 +29,9 @@ class Progress:
     """The latest validation."""
     top5: float | None = None
     best_top1: float | None = None
+    test_top1: float | None = None
+    """Of the test set, once the run is over, where images are held out; likewise the next."""
+    test_top5: float | None = None
     images_per_s: float | None = None
     data_s: float | None = None
     """Seconds a step waiting for images, as of the newest figures; likewise the next two."""

@@ -54,6 +54,8 @@ class RunStatus:
             "top1": progress.top1 if progress else None,
             "top5": progress.top5 if progress else None,
             "best_top1": progress.best_top1 if progress else None,
+            "test_top1": progress.test_top1 if progress else None,
+            "test_top5": progress.test_top5 if progress else None,
             "images_per_s": progress.images_per_s if progress else None,
             "eta_s": progress.eta_s if progress and self.state == State.RUNNING else None,
             "world_size": progress.world_size if progress else None,

@@ -4,22 +4,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from orchestrator.data.loader import LoaderKind, open_loader
 from orchestrator.data.manifest import Manifest
-from orchestrator.errors import CheckpointError, DataError, NotFoundError
+from orchestrator.errors import DataError
 from orchestrator.models import create_model
 from orchestrator.plan.plan import EvalTransformPlan, Numerics, Precision
+from orchestrator.run.weights_file import read_weights_file
 from orchestrator.train.checkpoint import load_model, read_state
 from orchestrator.train.evaluate import Accuracy, evaluate
 from orchestrator.train.images import Normalize
 from orchestrator.train.requests import evaluation_requests
 from orchestrator.train.step import AUTOCAST_DTYPE
 from orchestrator.train.transforms import eval_transform
+from orchestrator.train.weights import load_weights, state_dict_of
 from orchestrator.train.world import World
 
 
@@ -33,6 +34,7 @@ class Protocol:
     loader: LoaderKind
     precision: Precision
     batch_size: int
+    """Views of images at a time: ten crops of an image count as ten."""
     num_threads: int
 
 
@@ -41,14 +43,15 @@ def assess(
 ) -> Accuracy:
     """Top-1 and top-5 of a model over all images, on a GPU if there is one. on_batch: told how many are done."""
     world = World.single("cuda" if torch.cuda.is_available() else "cpu")
+    batch_size = max(1, protocol.batch_size // protocol.transform.crops)
     normalize = Normalize(mean=protocol.mean, std=protocol.std, device=world.device, channels_last=False)
     loader = open_loader(
         protocol.loader,
         images,
         eval_transform(protocol.transform),
         seed=0,
-        requests=evaluation_requests(images.num_samples, world, batch_size=protocol.batch_size),
-        max_batch_size=protocol.batch_size,
+        requests=evaluation_requests(np.arange(images.num_samples), world, batch_size=batch_size),
+        max_batch_size=batch_size,
         device=world.device_type,
         num_threads=protocol.num_threads,
     )
@@ -65,46 +68,23 @@ def assess(
 
 def model_of_checkpoint(numerics: Numerics, contents: dict[str, bytes], *, source: str) -> tuple[nn.Module, int]:
     """The network of a run's checkpoint, and the steps it was trained for. Raises CheckpointError."""
-    model = create_model(numerics.model.name, num_classes=numerics.num_classes, init=numerics.model.init, seed=0)
+    model = create_model(**numerics.model.arguments, num_classes=numerics.num_classes, seed=0)
     load_model(contents, model, source=source)
     return model, read_state(contents, source=source).step
 
 
 def model_with_weights(name: str, *, num_classes: int, weights: Path | None, seed: int) -> nn.Module:
-    """A network by name, with the weights of a file, or with random ones if there is none.
+    """A network by name, with the weights of a file or a checkpoint, or with random ones if there are none.
 
-    weights: a state_dict as .safetensors, or as torch saves it; read without executing code. Raises CheckpointError.
+    weights: a state_dict of ours, timm's or torchvision's, as .safetensors or as torch saves it; read without executing
+    code. Raises NotFoundError or CheckpointError.
     """
     model = create_model(name, num_classes=num_classes, seed=seed)
-    if weights is None:
-        return model
-    try:
-        model.load_state_dict(_read_state_dict(weights))
-    except RuntimeError as error:
-        first_fault = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(
-            f"{weights} doesn't fit {name} with {num_classes} classes: {first_fault}; give the model and the data set "
-            "that it was trained with"
-        ) from error
+    if weights is not None:
+        advice = f"{name} was made with {num_classes} classes, as the data has: give the model and the data set that "
+        tensors = state_dict_of(read_weights_file(weights))
+        load_weights(model, tensors, source=str(weights), advice=advice + "the weights were trained with")
     return model
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        document = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no file {path}") from None
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} can't be read as weights: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # torch's unpickler raises its own errors for whatever it doesn't allow
-        raise CheckpointError(f"{path} holds more than tensors, so it isn't read; save its state_dict alone") from error
-    if isinstance(document, dict) and isinstance(document.get("state_dict"), dict):
-        document = document["state_dict"]
-    if not isinstance(document, dict) or not all(isinstance(value, Tensor) for value in document.values()):
-        raise CheckpointError(f"{path} is no state_dict: a mapping of names to tensors")
-    return document
 
 
 def check_classes(images: Manifest, num_classes: int, *, source: str) -> None:

@@ -31,6 +31,17 @@ class Accuracy:
         """Images whose class came out among the first five, in percent."""
         return 100 * self.correct5 / self.num_images
 
+    def to_json(self) -> dict[str, float | int]:
+        """Counts and what they come to, for events and `--json`."""
+        return {
+            "num_images": self.num_images,
+            "correct1": self.correct1,
+            "correct5": self.correct5,
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss": self.loss,
+        }
+
 
 @torch.no_grad()
 def evaluate(
@@ -44,7 +55,8 @@ def evaluate(
 ) -> Accuracy:
     """Evaluate a model on this rank's batches and add up the counts of all ranks.
 
-    The counts are integers and are added as such: no averages of averages. on_batch: told how many images are done.
+    The counts are integers and are added as such: no averages of averages. The outputs of an image's views are summed
+    before the softmax; the loss is that of their mean. on_batch: told how many images are done.
     """
     counts = torch.zeros(3, dtype=torch.int64, device=world.device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=world.device)
@@ -53,9 +65,10 @@ def evaluate(
         for batch in batches:
             with torch.autocast(world.device.type, dtype=autocast_dtype, enabled=autocast_dtype is not None):
                 logits = model(normalize(batch.images))
-            logits = logits.float()
-            loss_sum += F.cross_entropy(logits, batch.labels, reduction="sum")
-            hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == batch.labels[:, None]
+            views = logits.float().unflatten(0, (len(batch.labels), len(batch.images) // max(1, len(batch.labels))))
+            sums = views.sum(1)
+            loss_sum += F.cross_entropy(sums / views.shape[1], batch.labels, reduction="sum")
+            hits = sums.topk(min(5, sums.shape[1]), dim=1).indices == batch.labels[:, None]
             num_images = torch.tensor(len(batch.labels), device=world.device)
             counts += torch.stack([num_images, hits[:, 0].sum(), hits.sum()])
             num_seen += len(batch.labels)

@@ -52,7 +52,8 @@ class SummedGradients:
         with self._ddp.no_sync() if self._ddp is not None else nullcontext():
             yield
         for parameter in self._parameters:
-            assert parameter.grad is not None
+            if parameter.grad is None:  # no part of the loss: timm has models with such parameters
+                continue
             if parameter in self._of_earlier_groups:
                 self._of_earlier_groups[parameter] += parameter.grad
             else:
@@ -65,8 +66,8 @@ class SummedGradients:
         yield
         if self._ddp is None:
             for parameter, earlier in self._of_earlier_groups.items():
-                assert parameter.grad is not None
-                parameter.grad = (earlier + parameter.grad).to(parameter.dtype)
+                latest = 0.0 if parameter.grad is None else parameter.grad
+                parameter.grad = (earlier + latest).to(parameter.dtype)
         self._of_earlier_groups.clear()
 
     def _sum_over_ranks(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -77,7 +78,9 @@ class SummedGradients:
             for parameter, gradient in zip(bucket.parameters(), bucket.gradients(), strict=True):
                 offset = gradient.storage_offset() - flat.storage_offset()
                 # In the bucket a gradient has its parameter's memory layout, which may be channels_last.
-                sums.as_strided(gradient.size(), gradient.stride(), offset).add_(self._of_earlier_groups[parameter])
+                if parameter in self._of_earlier_groups:
+                    earlier = self._of_earlier_groups[parameter]
+                    sums.as_strided(gradient.size(), gradient.stride(), offset).add_(earlier)
         future = dist.all_reduce(sums, async_op=True).get_future()
         if bucket.is_last():
             self._launched_at = _now(self._device)

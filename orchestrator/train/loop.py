@@ -3,7 +3,7 @@
 It knows nothing of Ray or terminals: one process calls `train(plan, dataset, World.single(), reporter)`, Ray's workers
 call it with their ranks. What it sets up, in this order:
 
-1. the network, its weights a function of the seed, and the optimiser;
+1. the network, its weights a function of the seed or those given, and the optimiser;
 2. what a step needs around them: batch-norm statistics, the sum of gradients over ranks, the divergence guard;
 3. the newest checkpoint that verifies, into all of them, the same one on every rank;
 4. the loader, from the next step on: which images form a step is a function of its number.
@@ -28,8 +28,8 @@ from orchestrator.errors import CheckpointError, DivergedError
 from orchestrator.plan.plan import Plan
 from orchestrator.run.checkpoints import Checkpoint, read_checkpoint
 from orchestrator.run.passed_over import PassedOver
-from orchestrator.train.checkpoint import Snapshot, TrainingState, snapshot, unpack
-from orchestrator.train.evaluate import evaluate
+from orchestrator.train.checkpoint import Snapshot, TrainingState, load_model, snapshot, unpack
+from orchestrator.train.evaluate import Accuracy, evaluate
 from orchestrator.train.images import Normalize
 from orchestrator.train.meter import Meter
 from orchestrator.train.network import build_network
@@ -39,9 +39,11 @@ from orchestrator.train.progress import ProgressTracker
 from orchestrator.train.reporter import Reporter, Request
 from orchestrator.train.requests import evaluation_requests, step_samples, training_requests
 from orchestrator.train.saving import Saving
+from orchestrator.train.split import Images, split_dataset
 from orchestrator.train.step import AUTOCAST_DTYPE, TrainingStep
 from orchestrator.train.totals import Totals, TotalsQueue
 from orchestrator.train.transforms import eval_transform, train_transform
+from orchestrator.train.weights import start_from_given_weights
 from orchestrator.train.world import World
 
 _log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ class _Training:
 
     def __init__(self, plan: Plan, dataset: Dataset, world: World, reporter: Reporter) -> None:
         self._plan, self._numerics, self._execution = plan, plan.numerics, plan.execution
-        self._dataset, self._world, self._reporter = dataset, world, reporter
+        self._split, self._world, self._reporter = split_dataset(dataset, self._numerics), world, reporter
         self._shares = plan.placement.group_shares[world.rank]
         prepare_process(plan)
         self._normalize = Normalize(
@@ -112,6 +114,7 @@ class _Training:
         """Load the checkpoint to go on from, if there is one, and say where that is."""
         found = self._agreed_checkpoint()
         if found is None:
+            self._start_from_given_weights()
             self._reporter.event("training_starts", step=0, world_size=self._world.size)
             return TrainingState(numerics_fingerprint=self._numerics.fingerprint, world_size=self._world.size, step=0)
         state = self._restore(*found)
@@ -124,6 +127,13 @@ class _Training:
         )
         _log.info("resuming from %s at step %d", found[0].path.name, state.step)
         return replace(state, world_size=self._world.size)
+
+    def _start_from_given_weights(self) -> None:
+        if self._execution.weights is None:
+            return
+        left_out = start_from_given_weights(self._plan, self._model)
+        self._reporter.event("weights_given", path=self._execution.weights, left_at_random=left_out)
+        _log.info("starting from the weights of %s, but for %s", self._execution.weights, left_out or "none")
 
     def _agreed_checkpoint(self) -> tuple[Checkpoint, dict[str, bytes]] | None:
         """What the first rank found to resume from; the others read the same one."""
@@ -168,27 +178,32 @@ class _Training:
                 if self._ends_after is not None and self._state.step >= self._ends_after:
                     return self._end_early()
         self._finish_saving()
+        self._test()
         self._report("done")
         return Outcome.FINISHED
 
     def _open_training_loader(self) -> Loader:
         numerics = self._numerics
         requests = training_requests(
-            numerics, self._shares, first_step=self._state.step, passed_over=self._passed_over.steps
+            numerics,
+            self._shares,
+            rows=self._split.train.rows,
+            first_step=self._state.step,
+            passed_over=self._passed_over.steps,
         )
         return self._open_loader(
-            self._dataset.train,
+            self._split.train.manifest,
             train_transform(numerics.train_transform),
             requests,
             max_batch_size=math.ceil(numerics.global_batch_size / numerics.batch_norm_groups),
         )
 
-    def _open_evaluation_loader(self) -> Loader:
-        batch_size = self._execution.eval_batch_size
+    def _open_evaluation_loader(self, images: Images) -> Loader:
+        batch_size = max(1, self._execution.eval_batch_size // self._numerics.eval_transform.crops)
         return self._open_loader(
-            self._dataset.val,
+            images.manifest,
             eval_transform(self._numerics.eval_transform),
-            evaluation_requests(self._dataset.val.num_samples, self._world, batch_size=batch_size),
+            evaluation_requests(images.rows, self._world, batch_size=batch_size),
             max_batch_size=batch_size,
         )
 
@@ -257,7 +272,9 @@ class _Training:
             grad_norm=str(totals.grad_norm),
             learning_rate=learning_rate,
             policy=policy,
-            samples=step_samples(self._numerics, step).tolist() if self._world.is_first else [],
+            samples=step_samples(self._numerics, step, rows=self._split.train.rows).tolist()
+            if self._world.is_first
+            else [],
         )
         tries = self._passed_over.num_in_epoch(step // self._numerics.steps_per_epoch)
         if policy == "stop" or tries >= self._execution.guard_max_tries:
@@ -322,27 +339,40 @@ class _Training:
 
     def _evaluate(self, epoch: int) -> None:
         self._report("evaluating")
-        with self._meter.paused("evaluation"), self._open_evaluation_loader() as loader:
-            accuracy = evaluate(
-                self._model,
-                loader,
-                normalize=self._normalize,
-                autocast_dtype=AUTOCAST_DTYPE[self._numerics.precision],
-                world=self._world,
-            )
+        accuracy = self._accuracy(self._split.val)
         best = max(accuracy.top1, self._state.best_top1 or 0.0)
         self._state = replace(self._state, top1=accuracy.top1, top5=accuracy.top5, best_top1=best)
         self._reporter.event(
             "evaluated",
             epoch=epoch,
             step=self._state.step,
-            num_images=accuracy.num_images,
-            correct1=accuracy.correct1,
-            correct5=accuracy.correct5,
-            top1=accuracy.top1,
-            top5=accuracy.top5,
-            loss=accuracy.loss,
+            **accuracy.to_json(),
         )
+
+    def _accuracy(self, images: Images) -> Accuracy:
+        with self._meter.paused("evaluation"), self._open_evaluation_loader(images) as loader:
+            return evaluate(
+                self._model,
+                loader,
+                normalize=self._normalize,
+                autocast_dtype=AUTOCAST_DTYPE[self._numerics.precision],
+                world=self._world,
+            )
+
+    def _test(self) -> None:
+        """Show the network the test set, once, now that nothing can be chosen by it any more."""
+        if self._split.test is None:
+            return
+        self._report("testing")
+        checkpoint = None
+        if self._execution.test_weights == "best":
+            checkpoint = self._world.broadcast(self._reporter.best() if self._world.is_first else None)
+        if checkpoint is not None:
+            load_model(read_checkpoint(checkpoint.path), self._model, source=checkpoint.path.name)
+        accuracy = self._accuracy(self._split.test)
+        self._state = replace(self._state, test_top1=accuracy.top1, test_top5=accuracy.top5)
+        step = checkpoint.step if checkpoint is not None else self._state.step
+        self._reporter.event("tested", step=step, **accuracy.to_json())
 
     def _save_if_due(self) -> None:
         """Checkpoint. The ranks hold the same values, so the first one writes and the others go on."""

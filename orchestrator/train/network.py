@@ -11,10 +11,8 @@ def build_network(plan: Plan, device: torch.device) -> nn.Module:
     """The network in training mode; its weights are a function of the seed."""
     numerics = plan.numerics
     model = create_model(
-        numerics.model.name,
+        **numerics.model.arguments,
         num_classes=numerics.num_classes,
-        drop_rate=numerics.model.drop_rate,
-        init=numerics.model.init,
         memory_efficient=plan.execution.memory_efficient,
         seed=numerics.seed,
     ).to(device)

@@ -45,6 +45,8 @@ class ProgressTracker:
             top1=state.top1,
             top5=state.top5,
             best_top1=state.best_top1,
+            test_top1=state.test_top1,
+            test_top5=state.test_top5,
             images_per_s=figures.images_per_s,
             data_s=figures.data_s,
             compute_s=figures.compute_s,

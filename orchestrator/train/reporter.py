@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from enum import IntEnum
 from threading import Event, Thread
 from time import time
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from orchestrator.errors import CheckpointError, StorageError, TakenOverError
-from orchestrator.run.checkpoints import Checkpoint, checkpoint_path, newest_whole, retain, write_checkpoint
+from orchestrator.run.checkpoints import (
+    Checkpoint,
+    best_checkpoint,
+    checkpoint_path,
+    newest_whole,
+    retain,
+    write_checkpoint,
+)
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.ending import read_ending
 from orchestrator.run.passed_over import PassedOver, read_passed_over, write_passed_over
@@ -17,6 +24,9 @@ from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import SegmentWriter
 
 _log = logging.getLogger(__name__)
+
+BEST_BY: Final = "top1"
+"""The figure of a checkpoint by which the best one is chosen."""
 
 
 class Request(IntEnum):
@@ -34,6 +44,9 @@ class Reporter(Protocol):
 
     def resume_from(self) -> tuple[Checkpoint, dict[str, bytes]] | None:
         """The checkpoint to go on from, verified; None to begin at the first step. Raises CheckpointError."""
+
+    def best(self) -> Checkpoint | None:
+        """The checkpoint with the best validation; None if none has any."""
 
     def report(self, progress: Progress, row: Mapping[str, Any] | None = None) -> None:
         """Take the newest figures, and a row for the metrics log."""
@@ -90,6 +103,10 @@ class RunReporter:
             )
         return found
 
+    def best(self) -> Checkpoint | None:
+        """The best checkpoint by validation top-1."""
+        return best_checkpoint(self._run.checkpoints, BEST_BY)
+
     def report(self, progress: Progress, row: Mapping[str, Any] | None = None) -> None:
         """Keep the figures for the next write, at most a second away."""
         self._progress = progress
@@ -112,7 +129,7 @@ class RunReporter:
             self._run.checkpoints,
             keep_last=self._keep_last,
             keep_best=self._keep_best,
-            metric="top1",
+            metric=BEST_BY,
             attempt=number,
         ):
             self.event("checkpoint_deleted", checkpoint=deleted.path.name)
@@ -176,6 +193,9 @@ class SilentReporter:
 
     def resume_from(self) -> None:
         """Nothing to resume from."""
+
+    def best(self) -> None:
+        """Nothing was saved."""
 
     def report(self, progress: Progress, row: Mapping[str, Any] | None = None) -> None:
         """Drop the figures."""

@@ -16,17 +16,19 @@ def training_requests(
     numerics: Numerics,
     shares: Sequence[GroupShare],
     *,
+    rows: NDArray[np.int64],
     first_step: int,
     passed_over: Set[int] = frozenset(),
 ) -> Iterator[SampleRequest]:
     """One request for each of a rank's shares of batch-norm groups, step after step to the end of the run.
 
+    rows: int64[num_train_images], what of the manifest is trained on.
     passed_over: steps whose images are left out.
     """
     for step in range(first_step, numerics.num_steps):
         epoch, step_in_epoch = divmod(step, numerics.steps_per_epoch)
         if step == first_step or step_in_epoch == 0:
-            order = epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)
+            order = rows[epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)]
         if step in passed_over:
             continue
         for share in shares:
@@ -40,16 +42,19 @@ def training_requests(
             yield SampleRequest(epoch=epoch, indices=order[positions.start : positions.stop])
 
 
-def step_samples(numerics: Numerics, step: int) -> NDArray[np.int64]:
-    """The numbers of all images of a step, in the order of the epoch."""
+def step_samples(numerics: Numerics, step: int, *, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of all images of a step, in the order of the epoch; `rows` as in training_requests."""
     epoch, step_in_epoch = divmod(step, numerics.steps_per_epoch)
-    order = epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)
+    order = rows[epoch_order(seed=numerics.seed, epoch=epoch, num_samples=numerics.num_train_images)]
     first = step_in_epoch * numerics.global_batch_size
     return order[first : first + numerics.global_batch_size]
 
 
-def evaluation_requests(num_images: int, world: World, *, batch_size: int) -> Iterator[SampleRequest]:
-    """This rank's part of a validation set, each image once over all ranks."""
-    part = split_evenly(num_images, world.size)[world.rank]
+def evaluation_requests(rows: NDArray[np.int64], world: World, *, batch_size: int) -> Iterator[SampleRequest]:
+    """This rank's part of the images to evaluate on, each image once over all ranks.
+
+    rows: int64[n], what of the manifest is evaluated on. batch_size: images at a time.
+    """
+    part = split_evenly(len(rows), world.size)[world.rank]
     for first in range(part.start, part.stop, batch_size):
-        yield SampleRequest(epoch=0, indices=np.arange(first, min(first + batch_size, part.stop), dtype=np.int64))
+        yield SampleRequest(epoch=0, indices=rows[first : min(first + batch_size, part.stop)])

@@ -16,7 +16,7 @@ from time import perf_counter, sleep, time
 from orchestrator.errors import StorageError, TakenOverError
 from orchestrator.plan.plan import Execution
 from orchestrator.run.checkpoints import Checkpoint
-from orchestrator.train.checkpoint import Snapshot
+from orchestrator.train.checkpoint import Snapshot, TrainingState
 from orchestrator.train.reporter import Reporter
 
 _log = logging.getLogger(__name__)
@@ -99,8 +99,15 @@ class Saving:
 
     def _write(self, copied: Snapshot) -> _Written:
         started_at = perf_counter()
-        checkpoint = self._reporter.save(step=copied.state.step, contents=copied.pack(), metrics=_metrics_of(copied))
+        checkpoint = self._reporter.save(
+            step=copied.state.step, contents=copied.pack(), metrics=self._metrics_of(copied.state)
+        )
         return _Written(checkpoint=checkpoint, at=time(), write_s=perf_counter() - started_at)
+
+    def _metrics_of(self, state: TrainingState) -> Mapping[str, float | None]:
+        """What the best checkpoint is chosen by: the validation of these very weights, None if they had none."""
+        is_evaluated = state.step in self._execution.evaluation_steps
+        return {"top1": state.top1 if is_evaluated else None, "top5": state.top5 if is_evaluated else None}
 
     def look(self) -> bool:
         """Whether a checkpoint was committed since the last look. Raises StorageError if the recipe wants that."""
@@ -147,7 +154,3 @@ class Saving:
     def close(self) -> None:
         """Let the thread end."""
         self._writer.shutdown()
-
-
-def _metrics_of(copied: Snapshot) -> Mapping[str, float | None]:
-    return {"top1": copied.state.top1, "top5": copied.state.top5}

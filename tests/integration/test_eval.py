@@ -83,7 +83,9 @@ def test_weights_that_would_execute_code_are_refused(
 
 def test_weights_of_another_model_are_refused(tmp_path: Path, wide_images: Path) -> None:
     save_file(timm.create_model("resnet18", num_classes=5).state_dict(), tmp_path / "five.safetensors")
-    with pytest.raises(CheckpointError, match="doesn't fit timm:resnet18 with 3 classes"):
+    with pytest.raises(
+        CheckpointError, match=r"fc\.bias \(\[5\] where the model has \[3\]\); timm:resnet18 was made with 3 classes"
+    ):
         _eval("timm:resnet18", "--data", str(wide_images), "--weights", str(tmp_path / "five.safetensors"))
 
 

@@ -133,6 +133,7 @@ class CutOut:
     boxes: np.ndarray
     output_size: int
     interpolation: str = "bilinear"
+    num_views: int = 1
 
     def geometry(self, manifest, indices, *, seed, epoch):
         n = len(indices)

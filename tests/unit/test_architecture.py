@@ -3,8 +3,9 @@
 import pytest
 
 from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.plan.architecture import DENSENETS, DenseNetArchitecture, find_architecture, known_model
+from orchestrator.plan.architecture import DENSENETS, DenseNetArchitecture
 from orchestrator.plan.footprint import footprint
+from orchestrator.plan.networks import FAMILIES, NETWORKS, find_architecture, find_network
 
 IMAGENET_PARAMETERS = {
     "densenet121": 7_978_856,
@@ -14,27 +15,28 @@ IMAGENET_PARAMETERS = {
     "densenet161": 28_681_000,
 }
 
-# Depth L, growth rate k, bottleneck and compression: parameters with 10 classes.
-CIFAR_PARAMETERS = [
-    (40, 12, False, 1_019_722),
-    (100, 12, False, 6_979_642),
-    (100, 24, False, 27_249_082),
-    (100, 12, True, 769_162),
-    (250, 24, True, 15_324_406),
-    (190, 40, True, 25_624_430),
-]
+# With 10 classes: the rows of the paper's Table 2, and the wide ones of the authors' README (1.5M, 2.7M, 4.3M).
+CIFAR_PARAMETERS = {
+    "densenet40_12": 1_019_722,
+    "densenet100_12": 6_979_642,
+    "densenet100_24": 27_249_082,
+    "densenetbc100_12": 769_162,
+    "densenetbc250_24": 15_324_406,
+    "densenetbc190_40": 25_624_430,
+    "densenetbc40_36": 1_542_682,
+    "densenetbc40_48": 2_733_130,
+    "densenetbc40_60": 4_261_690,
+}
 
-
-def cifar_densenet(depth: int, growth_rate: int, bottleneck: bool) -> DenseNetArchitecture:
-    num_layers = (depth - 4) // (6 if bottleneck else 3)
-    return DenseNetArchitecture(
-        growth_rate=growth_rate,
-        block_config=(num_layers,) * 3,
-        num_init_features=2 * growth_rate if bottleneck else 16,
-        bn_size=4 if bottleneck else 0,
-        compression=0.5 if bottleneck else 1.0,
-        stem="cifar",
-    )
+# Millions, as Table 2 prints them. He et al. count pre-activation ResNets without their norms.
+BASELINE_MILLIONS = {
+    "cifarresnet110": 1.7,
+    "preresnet164": 1.7,
+    "preresnet1001": 10.2,
+    "wideresnet16_4": 2.7,
+    "wideresnet16_8": 11.0,
+    "wideresnet28_10": 36.5,
+}
 
 
 @pytest.mark.parametrize(("name", "num_parameters"), IMAGENET_PARAMETERS.items())
@@ -43,10 +45,76 @@ def test_imagenet_networks_have_the_published_parameter_counts(name, num_paramet
     assert cost.num_parameters == num_parameters
 
 
-@pytest.mark.parametrize(("depth", "growth_rate", "bottleneck", "num_parameters"), CIFAR_PARAMETERS)
-def test_cifar_networks_have_the_published_parameter_counts(depth, growth_rate, bottleneck, num_parameters):
-    architecture = cifar_densenet(depth, growth_rate, bottleneck)
-    assert footprint(architecture, num_classes=10, image_size=32).num_parameters == num_parameters
+@pytest.mark.parametrize(("name", "num_parameters"), CIFAR_PARAMETERS.items())
+def test_cifar_networks_have_the_published_parameter_counts(name, num_parameters):
+    assert footprint(NETWORKS[name], num_classes=10, image_size=32).num_parameters == num_parameters
+
+
+@pytest.mark.parametrize(("name", "millions"), BASELINE_MILLIONS.items())
+def test_baselines_have_the_parameter_counts_of_the_table(name, millions):
+    count = footprint(NETWORKS[name], num_classes=10, image_size=32).num_parameters
+    norms = 149_216 if name == "preresnet1001" else 0
+    assert round((count - norms) / 1e6, 1) == millions
+
+
+def test_each_letter_of_a_family_changes_one_thing():
+    basic, b, c, bc = (find_architecture(f"densenet{letters}100_12") for letters in ("", "b", "c", "bc"))
+    assert [(each.bn_size, each.compression) for each in (basic, b, c, bc)] == [(0, 1.0), (4, 1.0), (0, 0.5), (4, 0.5)]
+    assert [each.num_init_features for each in (basic, b, c, bc)] == [16, 16, 16, 24]
+    assert [each.block_config for each in (basic, b, c, bc)] == [(32,) * 3, (16,) * 3, (32,) * 3, (16,) * 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("densenet41_12", "depth is 41, must be 3n + 4 with n at least 1; nearest are 40 and 43"),
+        ("densenetbc101_12", "must be 6n + 4 with n at least 1; nearest are 100 and 106"),
+        ("densenetb3_12", "nearest is 10"),
+        ("cifarresnet111", "must be 6n + 2 with n at least 1; nearest are 110 and 116"),
+        ("preresnet165", "must be 9n + 2 with n at least 1; nearest are 164 and 173"),
+        ("wideresnet29_10", "must be 6n + 4 with n at least 1; nearest are 28 and 34"),
+        ("densenetbc100_0", "growth_rate is 0, must be at least 1"),
+        ("densenetbc", "is a family of networks: name one in full, such as densenetbc100_12, or give depth and growth"),
+        ("preresnet", "is a family of networks: name one in full, such as preresnet164"),
+    ],
+)
+def test_what_no_network_of_a_family_can_be_is_refused_with_what_can(name, said):
+    with pytest.raises(UsageError) as caught:
+        find_architecture(name)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_depth_that_fits_is_built_and_counts_itself(family):
+    """The depth of a name counts convolutions in series and the classifier."""
+    for n in (1, 2, 7):
+        depth = FAMILIES[family].layers_per_n * n + FAMILIES[family].other_layers
+        shape = find_architecture(f"{family}{depth}" + ("_4" if FAMILIES[family].width else ""))
+        if isinstance(shape, DenseNetArchitecture):
+            in_blocks = sum(shape.block_config) * (2 if shape.bn_size else 1)
+            assert depth == 1 + in_blocks + len(shape.block_config) - 1 + 1
+        else:
+            assert depth in {
+                1 + shape.num_units * (3 if shape.unit == "bottleneck" else 2) + 1 + projections
+                for projections in (0, 2)
+            }
+
+
+def test_parts_of_a_network_can_be_changed_one_by_one():
+    assert find_network("densenetbc100_12", depth=40).name == "densenetbc40_12"
+    assert find_network("densenetbc", depth=40, growth_rate=36) == find_network("densenetbc40_36")
+    changed = find_network("densenet121", compression=0.25)
+    assert changed.architecture.compression == 0.25
+    for changes, said in (
+        ({"depth": 100}, "defined by its blocks and has no depth to set"),
+        ({"growth_rate": 12}, "defined by its blocks and has no growth_rate to set"),
+        ({"compression": 1.5}, "compression is 1.5, must be above 0 and at most 1"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            find_network("densenet121", **changes)
+    for changes, said in (({"growth_rate": 12}, "no growth_rate"), ({"compression": 0.5}, "no compression")):
+        with pytest.raises(UsageError, match=said):
+            find_network("preresnet164", **changes)
 
 
 def test_output_sizes_are_those_of_table_1():
@@ -109,10 +177,3 @@ def test_a_compression_that_leaves_no_channel_is_refused():
 def test_an_unknown_name_brings_the_nearest_ones():
     with pytest.raises(NotFoundError, match="densenet169"):
         find_architecture("densenet168")
-
-
-@pytest.mark.parametrize(
-    ("name", "known"), [("densenet121", True), ("timm:resnet50", True), ("timm:", False), ("resnet50", False)]
-)
-def test_known_models_are_ours_and_timm_s(name, known):
-    assert known_model(name) is known

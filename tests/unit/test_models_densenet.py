@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.models import create_model
-from orchestrator.plan.architecture import DENSENETS
+from orchestrator.plan.architecture import DENSENETS, DenseNetArchitecture
 from orchestrator.plan.footprint import footprint
+from orchestrator.plan.networks import NETWORKS
 
 PEERS = {"timm": timm.create_model, "torchvision": torchvision.models.get_model}
 SHARED_NAMES = ("densenet121", "densenet169", "densenet201", "densenet161")
@@ -156,7 +157,8 @@ def test_timm_makes_ours_under_a_name_of_its_own():
     assert type(model).__module__ == "orchestrator.models.densenet"
     assert model(torch.randn(2, 1, 64, 64)).shape == (2, 7)
     assert type(timm.create_model("densenet121")).__module__ == "timm.models.densenet"
-    assert {f"dnctl_{name}" for name in DENSENETS} <= set(timm.list_models("dnctl_*"))
+    densenets = {name for name, shape in NETWORKS.items() if isinstance(shape, DenseNetArchitecture)}
+    assert {f"dnctl_{name}" for name in densenets} == set(timm.list_models("dnctl_*"))
 
 
 def test_timm_s_feature_extraction_and_head_replacement_work_on_ours():
@@ -198,5 +200,5 @@ def test_unknown_names_bring_the_nearest_ones(name, nearest):
 def test_what_a_model_does_not_have_is_refused():
     with pytest.raises(UsageError, match="has no grow_rate; it has growth_rate"):
         create_model("densenet121", grow_rate=3)
-    with pytest.raises(UsageError, match=r"drop_rate, memory_efficient can't be set"):
+    with pytest.raises(UsageError, match=r"timm:resnet18 has no drop_rate, memory_efficient that a recipe can set"):
         create_model("timm:resnet18", drop_rate=0.1, memory_efficient=True)

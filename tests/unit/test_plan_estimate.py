@@ -2,9 +2,9 @@
 
 import pytest
 
-from orchestrator.plan.architecture import DENSENETS
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.estimate import with_measured_rate
+from orchestrator.plan.networks import NETWORKS
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.rates import MeasuredRate, published_rates
 from orchestrator.plan.resolve import resolve
@@ -104,5 +104,5 @@ def test_models_that_cannot_be_counted_have_no_memory_estimate():
 def test_every_published_rate_has_a_source_and_a_model_of_ours():
     for rate in published_rates():
         assert rate.source
-        assert rate.model in DENSENETS
+        assert rate.model in NETWORKS
         assert (rate.num_cores is not None) == (rate.device == "cpu")

@@ -28,6 +28,7 @@ OTHER_WORDS = {
     "bicubic": "bilinear",
     "authors": "timm",
     "fp32": "bf16",
+    "imagenet": "cifar",
 }
 
 
@@ -40,21 +41,23 @@ def leaf_keys(part: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def other(value: Any) -> Any:
+def other(value: Any, key: str) -> Any:
     """A value of the same kind that isn't this one."""
     match value:
         case bool():
             return not value
         case int() | float():
-            return value + 1
+            return 0.25 if key == "compression" else value + 1
         case str():
             return OTHER_WORDS.get(value, value + "x")
         case None:
             return 1
+        case ():
+            return (("zero_init_last", False),)
         case tuple() if value and isinstance(value[0], tuple):
             return (*value, (GroupShare(group=0, part=0, num_parts=1),))
         case tuple():
-            return tuple(other(item) for item in value)
+            return tuple(other(item, key) for item in value)
         case dict():
             return {**value, "ray": "2.60.0"}
     raise AssertionError(f"no other value for {value!r}")
@@ -63,7 +66,7 @@ def other(value: Any) -> Any:
 def changed(part: Any, key: str) -> Any:
     name, _, rest = key.partition(".")
     value = getattr(part, name)
-    return replace(part, **{name: changed(value, rest) if rest else other(value)})
+    return replace(part, **{name: changed(value, rest) if rest else other(value, name)})
 
 
 @pytest.mark.parametrize("key", leaf_keys(PLAN.numerics))

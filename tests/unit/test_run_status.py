@@ -18,7 +18,8 @@ NOW = 5000.0
 # fmt: off
 KEYS = [
     "run", "path", "state", "reason", "attempt", "epoch", "num_epochs", "step", "num_steps", "loss", "top1", "top5",
-    "best_top1", "images_per_s", "eta_s", "world_size", "last_checkpoint", "recoveries", "goodput",
+    "best_top1", "test_top1", "test_top5", "images_per_s", "eta_s", "world_size", "last_checkpoint", "recoveries",
+    "goodput",
 ]
 # fmt: on
 PROGRESS = Progress(

@@ -44,6 +44,7 @@ def execution(**changes: Any) -> Execution:
         "checkpoint_every_minutes": None,
         "on_save_failure": "continue",
         "mtbf_hours": 24.0,
+        "evaluation_steps": (20,),
     }
     return Execution(**(values | changes))
 
@@ -139,3 +140,19 @@ def test_the_interval_is_youngs_within_bounds():
     assert best_interval_s(hold_s=0.0, write_s=0.0, mean_time_between_failures_s=3600) == SHORTEST_INTERVAL_S
     assert best_interval_s(hold_s=0.01, write_s=20.0, mean_time_between_failures_s=3600) == 200, "writing has its share"
     assert best_interval_s(hold_s=30, write_s=60, mean_time_between_failures_s=1e6) == LONGEST_INTERVAL_S
+
+
+def test_a_checkpoint_is_scored_by_the_validation_of_its_own_weights_alone(storage: Storage):
+    """One made within an epoch would otherwise pass for as good as the last epoch was."""
+    keeper = Saving(storage, execution(), first_step=0)
+    scores = []
+    storage.save = lambda **arguments: scores.append(arguments["metrics"]) or checkpoint_at(arguments["step"])
+    for step in (20, 23):
+        state = TrainingState(numerics_fingerprint="sha256:0", world_size=1, step=step, top1=60.0, top5=90.0)
+        keeper.begin(step, lambda state=state: Snapshot(model={}, momenta={}, state=state))
+        keeper.wait()
+    assert scores == [{"top1": 60.0, "top5": 90.0}, {"top1": None, "top5": None}]
+
+
+def checkpoint_at(step: int) -> Checkpoint:
+    return Checkpoint(path=Path("nowhere"), step=step, attempt=1)
