@@ -54,7 +54,9 @@ def demo(
 
 @app.command()
 def index(
-    root: Annotated[Path, typer.Argument(help="A data set in ImageNet layout: ROOT/train/CLASS/IMAGE and ROOT/val/….")],
+    root: Annotated[
+        str, typer.Argument(help="A data set in ImageNet layout, ROOT/train/CLASS/IMAGE and ROOT/val/…, or its shards.")
+    ],
     full_decode: Annotated[
         bool, typer.Option("--full-decode", help="Decode every image, instead of looking at the ends of JPEGs.")
     ] = False,
@@ -84,6 +86,42 @@ def index(
     for fault in (*dataset.train.left_out, *dataset.val.left_out):
         _say(f"left out: {fault}")
     _say(f"fingerprint {dataset.fingerprint}")
+
+
+@app.command()
+def shard(
+    root: Annotated[Path, typer.Argument(help="A data set in ImageNet layout: ROOT/train/CLASS/IMAGE and ROOT/val/….")],
+    out: Annotated[Path, typer.Argument(help="The folder for the shards; it is made if it isn't there.")],
+    shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="The most that a shard takes, in MB.")] = 256,
+    damaged: Annotated[
+        Damaged, typer.Option(help="Damaged images: name them and stop, or leave them out.")
+    ] = Damaged.REFUSE,
+    json_output: JsonOption = False,
+) -> None:
+    """Put a data set into tar files, in WebDataset's layout. Runs take them as they take the folder."""
+    from orchestrator.data.index import index_dataset
+    from orchestrator.data.sharding import write_shards
+
+    with progress_bar("looking at images") as progress:
+        dataset = index_dataset(root, damaged=damaged.value, progress=progress)
+    with progress_bar("writing") as progress:
+        sharded = write_shards(dataset, out, shard_bytes=shard_mb * 10**6, progress=progress)
+    if json_output:
+        print_json(
+            {
+                "root": str(out),
+                "shards": sharded.num_shards,
+                "bytes": sharded.num_bytes,
+                "images": dataset.train.num_samples + dataset.val.num_samples,
+                "fingerprint": dataset.fingerprint,
+                "written": sharded.written,
+            }
+        )
+        return
+    happened = "written to" if sharded.written else "already in"
+    _say(f"{sharded.num_shards} shards, {sharded.num_bytes / 1e6:,.1f} MB, {happened} {out}.")
+    _say(f"fingerprint {dataset.fingerprint}, as of {root}")
+    _say(f"Next: dnctl launch densenet169 --set data.root={out}, or copy them: aws s3 sync {out} s3://BUCKET/NAME")
 
 
 def _say(line: str) -> None:

@@ -111,14 +111,15 @@ def _resolved(recipe: "Recipe", shape: "ClusterShape", loader: "Literal['dali', 
 
 def _dataset_facts(recipe: "Recipe") -> "DatasetFacts | None":
     """The size and fingerprint of the data where it can be read here; the images are indexed once, with a bar."""
-    if recipe.data.root is None or not Path(recipe.data.root).is_dir():
+    root = recipe.data.root
+    if root is None or ("://" not in root and not Path(root).is_dir()):
         return None
     from orchestrator.cli.progress import progress_bar
     from orchestrator.data.index import index_dataset
     from orchestrator.plan.resolve import DatasetFacts
 
     with progress_bar("indexing images") as progress:
-        dataset = index_dataset(recipe.data.root, damaged=recipe.data.damaged, progress=progress)
+        dataset = index_dataset(root, damaged=recipe.data.damaged, progress=progress)
     return DatasetFacts(
         num_train_images=dataset.train.num_samples,
         num_val_images=dataset.val.num_samples,

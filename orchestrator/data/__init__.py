@@ -9,6 +9,10 @@ order.py      the order of an epoch
 draws.py      the random crop and mirror of a sample
 color.py      the random change of a sample's colours
 transforms.py what is done to an image, with its numbers; which part of each image that means
+storage.py    byte ranges of files in a folder or an object store
+sharding.py   writes shards; shard_set.py finds and opens them
+staging.py    copies shards to a local disk
+source.py     the bytes of an image, wherever it lies
 batch.py      what a loader is asked for and what it gives
 loader.py     the interface of loaders; dali.py and reference.py are the two there are
 resize.py     what both do to decoded pixels

@@ -1,4 +1,4 @@
-"""The fast loader: NVIDIA DALI reads files and decodes the cropped box of each, in native threads.
+"""The fast loader: NVIDIA DALI decodes the cropped box of each image, in native threads; it reads files there as well.
 
 DALI draws nothing and keeps no order: it is fed, a batch at a time, the same `Geometry` that the reference loader
 evaluates. On the CPU its pixels equal PIL's to the bit, within a box as in a whole image, and resize.py does the rest.
@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,11 @@ from torch.utils.dlpack import from_dlpack
 
 from orchestrator.data.batch import Batch, SampleRequest
 from orchestrator.data.color import ColorMaps
-from orchestrator.data.image import BadImageError, changed_size, read_rgb
-from orchestrator.data.loader import Loader, unreadable
+from orchestrator.data.image import BadImageError, changed_size, decode_rgb
+from orchestrator.data.loader import Loader
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.resize import resize_windows
+from orchestrator.data.source import Source, unreadable
 from orchestrator.data.transforms import Geometry, Interpolation, Transform
 from orchestrator.errors import DataError
 
@@ -45,6 +46,8 @@ class _Work:
     request: SampleRequest
     geometry: Geometry
     color: ColorMaps | None
+    encoded: list[Future[bytes]]
+    """Of each image, where DALI doesn't read them itself."""
     begun: Future[None]
 
 
@@ -54,6 +57,7 @@ class DaliLoader(Loader):
     def __init__(
         self,
         manifest: Manifest,
+        source: Source,
         transform: Transform,
         *,
         seed: int,
@@ -62,14 +66,25 @@ class DaliLoader(Loader):
         device: torch.device,
         num_threads: int,
         prefetch: int,
+        decoder: Literal["cpu", "mixed"],
     ) -> None:
         self._manifest = manifest
+        self._source = source
         self._transform = transform
         self._seed = seed
         self._requests = requests
         self._device = device
         self._prefetch = prefetch
-        self._pipeline = _build_pipeline(transform, max_batch_size, device, num_threads)
+        self._reads_files = manifest.shards is None
+        self._on_gpu = decoder == "mixed"
+        self._pipeline = _build_pipeline(
+            transform,
+            max_batch_size,
+            num_threads,
+            gpu=device.index if self._on_gpu else None,
+            reads_files=self._reads_files,
+        )
+        self._readers = ThreadPoolExecutor(source.num_readers, thread_name_prefix="dnctl-read")
         self._feeder = ThreadPoolExecutor(1, thread_name_prefix="dnctl-dali")
         self._resizers = ThreadPoolExecutor(num_threads, thread_name_prefix="dnctl-resize")
         self._decoding: _Work | None = None
@@ -85,6 +100,8 @@ class DaliLoader(Loader):
     def close(self) -> None:
         """End the loader's threads and drop what was prefetched. May be called twice."""
         self._pending.clear()
+        self._readers.shutdown(cancel_futures=True)
+        self._source.close()
         self._feeder.shutdown(cancel_futures=True)
         self._resizers.shutdown(cancel_futures=True)
 
@@ -94,32 +111,40 @@ class DaliLoader(Loader):
         previous, self._decoding = self._decoding, None
         if request is not None:
             geometry = self._transform.geometry(self._manifest, request.indices, seed=self._seed, epoch=request.epoch)
+            encoded = [] if self._reads_files else self._start_reading(request)
             self._decoding = _Work(
                 request=request,
                 geometry=geometry,
                 color=self._transform.color_maps(request.indices, seed=self._seed, epoch=request.epoch),
-                begun=self._feeder.submit(self._begin, request, geometry),
+                encoded=encoded,
+                begun=self._feeder.submit(self._begin, request, geometry, encoded),
             )
         if previous is not None:
             self._pending.append(self._feeder.submit(self._complete, previous))
         return request is not None or previous is not None
 
-    def _begin(self, request: SampleRequest, geometry: Geometry) -> None:
+    def _start_reading(self, request: SampleRequest) -> list[Future[bytes]]:
+        return [self._readers.submit(self._source.read, index) for index in request.indices.tolist()]
+
+    def _begin(self, request: SampleRequest, geometry: Geometry, encoded: list[Future[bytes]]) -> None:
         if len(request.indices) == 0:
             return  # DALI has no empty batches
-        for name, values in self._inputs(request, geometry).items():
+        for name, values in self._inputs(request, geometry, encoded).items():
             self._pipeline.feed_input(name, values)
         self._pipeline.schedule_run()
 
-    def _inputs(self, request: SampleRequest, geometry: Geometry) -> dict[str, Any]:
+    def _inputs(self, request: SampleRequest, geometry: Geometry, encoded: list[Future[bytes]]) -> dict[str, Any]:
         """What the pipeline is fed for a batch, by the names of its inputs."""
-        paths = self._manifest.paths(request.indices)
+        if self._reads_files:
+            images = [os.fsencode(path) for path in self._manifest.paths(request.indices)]
+        else:
+            images = [future.result() for future in encoded]
         inputs = {
-            "path": [np.frombuffer(os.fsencode(path), dtype=np.uint8) for path in paths],
+            "image": [np.frombuffer(image, dtype=np.uint8) for image in images],
             "box_origin": geometry.boxes[:, :2].astype(np.int32),
             "box_size": geometry.boxes[:, 2:].astype(np.int32),
         }
-        if self._device.type == "cuda":
+        if self._on_gpu:
             inputs["resized"] = geometry.resized.astype(np.float32)
             for view in range(self._transform.num_views):
                 of_view = slice(view, None, self._transform.num_views)
@@ -130,23 +155,24 @@ class DaliLoader(Loader):
     def _complete(self, work: _Work) -> Batch:
         work.begun.result()
         return Batch(
-            images=self._images(work.request, work.geometry).to(self._device),
+            images=self._images(work).to(self._device),
             labels=torch.from_numpy(self._manifest.labels[work.request.indices]).to(self._device),
             indices=work.request.indices,
             epoch=work.request.epoch,
             color=work.color and work.color.to(self._device),
         )
 
-    def _images(self, request: SampleRequest, geometry: Geometry) -> torch.Tensor:
+    def _images(self, work: _Work) -> torch.Tensor:
+        request, geometry = work.request, work.geometry
         side, views = self._transform.output_size, self._transform.num_views
         if len(request.indices) == 0:
             return torch.empty((0, side, side, 3), dtype=torch.uint8)
         try:
             *pixels, num_bytes = self._pipeline.outputs()
         except RuntimeError as error:
-            raise self._explain(request, error) from error
+            raise self._explain(work, error) from error
         self._check_sizes(request, num_bytes.as_array()[:, 0])
-        if self._device.type == "cuda":
+        if self._on_gpu:
             return torch.stack([from_dlpack(view.as_tensor()) for view in pixels], dim=1).flatten(0, 1)
         (boxes,) = pixels
         images = np.empty((len(request.indices) * views, side, side, 3), dtype=np.uint8)
@@ -166,29 +192,40 @@ class DaliLoader(Loader):
             problem = BadImageError(changed_size(int(num_bytes[row]), int(expected[row])))
             raise unreadable(self._manifest.path(int(request.indices[row])), problem)
 
-    def _explain(self, request: SampleRequest, error: RuntimeError) -> DataError:
+    def _explain(self, work: _Work, error: RuntimeError) -> DataError:
         """The error for a batch that DALI failed at. DALI doesn't say at which image, so all are looked at again."""
-        paths = self._manifest.paths(request.indices)
-        for index, path in zip(request.indices, paths, strict=True):
+        indices = work.request.indices.tolist()
+        encoded = [future.result() for future in work.encoded]
+        for row, index in enumerate(indices):
             try:
-                read_rgb(path, self._manifest.header(int(index)))
+                decode_rgb(encoded[row] if encoded else self._source.read(index), self._manifest.header(index))
             except BadImageError as problem:
-                return unreadable(path, problem)
-        names = "\n".join(f"  {path}" for path in paths)
+                return unreadable(self._manifest.path(index), problem)
+            except DataError as problem:
+                return problem
+        names = "\n".join(f"  {self._manifest.path(index)}" for index in indices)
         return DataError(f"DALI can't read one of these files, though PIL reads them all:\n{names}\n{error}")
 
 
-def _build_pipeline(transform: Transform, max_batch_size: int, device: torch.device, num_threads: int) -> Pipeline:
-    """The pipeline. Its outputs are the decoded boxes (on a GPU: the finished images) and the files' sizes in bytes."""
-    on_gpu = device.type == "cuda"
+def _build_pipeline(
+    transform: Transform, max_batch_size: int, num_threads: int, *, gpu: int | None, reads_files: bool
+) -> Pipeline:
+    """The pipeline. Its outputs are the decoded boxes (on a GPU: the finished images) and the files' sizes in bytes.
+
+    gpu: the number of the one that decodes and resizes; None for the CPU.
+    reads_files: whether it is fed the paths of files, or their bytes.
+    """
+    on_gpu = gpu is not None
     pipeline = Pipeline(
         batch_size=max_batch_size,
         num_threads=num_threads,
-        device_id=device.index if on_gpu else None,
+        device_id=gpu,
         prefetch_queue_depth=1,  # how many batches DALI asks for by itself; the loader schedules ahead
     )
     with pipeline:
-        encoded = fn.io.file.read(fn.external_source(name="path", ndim=1, dtype=types.UINT8))
+        encoded = fn.external_source(name="image", ndim=1, dtype=types.UINT8)
+        if reads_files:
+            encoded = fn.io.file.read(encoded)
         images = fn.decoders.image_slice(
             encoded,
             fn.external_source(name="box_origin", ndim=1, dtype=types.INT32),

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -63,12 +64,18 @@ def inspect_image(path: str | Path, *, full_decode: bool) -> ImageHeader:
         return ImageHeader(width=image.width, height=image.height, num_bytes=num_bytes)
 
 
-def read_rgb(path: str | Path, expected: ImageHeader) -> Image.Image:
-    """The image in mode RGB, or raise BadImageError if it is damaged or not what the manifest says."""
+def read_encoded(path: str | Path, expected: ImageHeader) -> bytes:
+    """The bytes of an image file, or raise BadImageError if there aren't as many as the manifest says."""
     with _reading(path) as (file, num_bytes):
         if num_bytes != expected.num_bytes:
             raise BadImageError(changed_size(num_bytes, expected.num_bytes))
-        image = Image.open(file)
+        return file.read()
+
+
+def decode_rgb(encoded: bytes, expected: ImageHeader) -> Image.Image:
+    """The image in mode RGB, or raise BadImageError if it is damaged or not what the manifest says."""
+    with _translated_faults():
+        image = Image.open(BytesIO(encoded))
         if image.size != (expected.width, expected.height):
             raise BadImageError(
                 f"has changed since it was indexed: it is {image.width}x{image.height} pixels "
@@ -97,15 +104,21 @@ def quiet_pil() -> Iterator[None]:
 @contextmanager
 def _reading(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
     """The open file and its size in bytes; whatever reading it raises becomes a BadImageError."""
+    # Without O_NONBLOCK, a named pipe would wait for its writer.
+    with _translated_faults(), os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImageError("is no regular file")
+        if status.st_size == 0:
+            raise BadImageError("is empty")
+        yield file, status.st_size
+
+
+@contextmanager
+def _translated_faults() -> Iterator[None]:
+    """Whatever reading an image raises becomes a BadImageError."""
     try:
-        # Without O_NONBLOCK, a named pipe would wait for its writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadImageError("is no regular file")
-            if status.st_size == 0:
-                raise BadImageError("is empty")
-            yield file, status.st_size
+        yield
     except BadImageError:
         raise
     except UnidentifiedImageError:

@@ -16,7 +16,8 @@ from orchestrator.data.folder import Fault, Listing, faults_error, folders_stamp
 from orchestrator.data.image import BadImageError, inspect_image
 from orchestrator.data.inspection import Inspected, Progress, inspect_images
 from orchestrator.data.manifest import Manifest, Rows, open_manifest, write_manifest
-from orchestrator.errors import DataError
+from orchestrator.data.shard_set import is_shard_set, open_shard_set
+from orchestrator.errors import DataError, UsageError
 
 Damaged = Literal["refuse", "skip"]
 """What is done about damaged images: all of them named and none used, or left out of the manifest."""
@@ -67,7 +68,7 @@ def index_dataset(
     cache_dir: where manifests go if ROOT can't be written; $XDG_CACHE_HOME/dnctl or ~/.cache/dnctl if None.
     """
     settings = _settings(full_decode, damaged, progress, num_threads, cache_dir)
-    manifests = _manifests(Path(root).absolute(), ("train", "val"), settings)
+    manifests = _found_or_made(root, ("train", "val"), settings)
     train, val = manifests["train"], manifests["val"]
     both = hashlib.sha256(f"{train.fingerprint}\n{val.fingerprint}\n".encode())
     return Dataset(train=train, val=val, fingerprint=f"sha256:{both.hexdigest()}")
@@ -85,7 +86,7 @@ def build_manifest(
 ) -> Manifest:
     """The manifest of one split, made if there is none. Arguments and errors as for index_dataset."""
     settings = _settings(full_decode, damaged, progress, num_threads, cache_dir)
-    return _manifests(Path(root).absolute(), (split,), settings)[split]
+    return _found_or_made(root, (split,), settings)[split]
 
 
 def _settings(
@@ -103,6 +104,19 @@ def _settings(
         cache_dir=cache_dir or user_cache / "dnctl",
         progress=progress or (lambda done, total: None),
     )
+
+
+def _found_or_made(root: str | Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:
+    """The manifests of a folder of images, or the indexes of a shard set."""
+    if not is_shard_set(root):
+        return _manifests(Path(root).absolute(), splits, settings)
+    manifests = open_shard_set(root, splits, cache_dir=settings.cache_dir)
+    if settings.full_decode and not all(manifest.full_decode for manifest in manifests.values()):
+        raise UsageError(f"{root} is a shard set; every image is decoded before it is made: index its folder instead.")
+    faults = _class_faults({split: manifest.classes for split, manifest in manifests.items()})
+    if faults:
+        raise faults_error(Path(root), faults, "Make the shards of both splits again, from one data set.")
+    return manifests
 
 
 def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:

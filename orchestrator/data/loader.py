@@ -13,10 +13,11 @@ from typing import Literal, Self
 import torch
 
 from orchestrator.data.batch import Batch, SampleRequest
-from orchestrator.data.image import BadImageError
 from orchestrator.data.manifest import Manifest
+from orchestrator.data.source import open_source
+from orchestrator.data.staging import ShardCache
 from orchestrator.data.transforms import Transform
-from orchestrator.errors import DataError, UsageError
+from orchestrator.errors import UsageError
 
 LoaderKind = Literal["dali", "pytorch"]
 
@@ -61,13 +62,17 @@ def open_loader(
     device_index: int = 0,
     num_threads: int,
     prefetch: int = 2,
+    cache: ShardCache | None = None,
+    decoder: Literal["cpu", "mixed"] = "cpu",
 ) -> Loader:
     """A loader of the samples of a manifest.
 
     seed: the recipe's; with a request's epoch it decides crops and mirrors.
     requests: drawn from lazily, at most `prefetch` + 1 ahead of the batches given out; it may be endless.
     max_batch_size: the most samples that a request has.
-    device: where batches are put. With "cuda", DALI decodes on the GPU as well.
+    device: where batches are put.
+    cache: where shards are copied to; None to read them where they lie.
+    decoder: whether DALI decodes and resizes on the CPU, to the same bits as the other loader, or on the GPU.
     Raises DataError if an image is too small for the transform, and UsageError if DALI is asked for and missing.
     """
     transform.check(manifest)
@@ -81,6 +86,7 @@ def open_loader(
 
         return DaliLoader(
             manifest,
+            open_source(manifest, cache=cache),
             transform,
             seed=seed,
             requests=requests,
@@ -88,11 +94,13 @@ def open_loader(
             device=torch.device(device, device_index),
             num_threads=num_threads,
             prefetch=prefetch,
+            decoder=decoder,
         )
     from orchestrator.data.reference import ReferenceLoader
 
     return ReferenceLoader(
         manifest,
+        open_source(manifest, cache=cache),
         transform,
         seed=seed,
         requests=requests,
@@ -100,11 +108,6 @@ def open_loader(
         num_threads=num_threads,
         prefetch=prefetch,
     )
-
-
-def unreadable(path: str, error: BadImageError) -> DataError:
-    """The error for an image that turned out to be damaged, or changed, during a run."""
-    return DataError(f"{path} {error}. Repair or replace it, then look at the whole data set: dnctl data index ROOT")
 
 
 def _is_installed(module: str) -> bool:

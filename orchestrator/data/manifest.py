@@ -3,13 +3,16 @@
 It is an Arrow file of one record batch, memory-mapped: opening 1.28 million rows reads its header, and the ranks of a
 machine share its pages. Row numbers are the sample indices that orders and draws are functions of. A manifest never
 changes; a new one is written aside and takes the old one's place at once.
+
+The manifest of a data set in shards has three columns more, which say where each image lies, and is otherwise the same,
+its fingerprint included.
 """
 
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ from orchestrator.errors import DataError
 
 FORMAT_VERSION = 1
 
+Integers = Sequence[int] | npt.NDArray[np.integer]
+
 _HEADER_KEY = b"dnctl.manifest"
 _SCHEMA = pa.schema(
     [
@@ -34,13 +39,38 @@ _SCHEMA = pa.schema(
         pa.field("num_bytes", pa.int64(), nullable=False),
     ]
 )
+_SHARD_FIELDS = (
+    pa.field("shard", pa.int32(), nullable=False),
+    pa.field("offset", pa.int64(), nullable=False),
+    pa.field("crc32", pa.uint32(), nullable=False),
+)
+_SHARD_SCHEMA = pa.schema([*_SCHEMA, *_SHARD_FIELDS])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShardIndex:
+    """Where the images of a manifest lie in shards: tar files beside it."""
+
+    names: tuple[str, ...]
+    """Of the shards, relative to the data set's root."""
+    sizes: tuple[int, ...]
+    """Of the shards, in bytes."""
+    sha256: tuple[str, ...]
+    """Of the shards, in hexadecimal digits."""
+    shard: npt.NDArray[np.int32] = field(repr=False)
+    """[n]: of each image, the position of its shard in `names`."""
+    offset: npt.NDArray[np.int64] = field(repr=False)
+    """[n]: where the image's bytes begin in the shard."""
+    crc32: npt.NDArray[np.uint32] = field(repr=False)
+    """[n]: of the image's bytes, as zlib computes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Manifest:
     """An open manifest. The arrays are read-only views of the mapped file."""
 
-    root: Path
+    root: Path | str
+    """A folder, or the address of an object store's."""
     split: str
     classes: tuple[str, ...]
     """Their names; a label is a position in here."""
@@ -58,6 +88,8 @@ class Manifest:
     num_bytes: npt.NDArray[np.int64] = field(repr=False)
     relative_paths: pa.StringArray = field(repr=False)
     """Relative to the split's folder."""
+    shards: ShardIndex | None = None
+    """None where images are files of their own."""
 
     @property
     def num_samples(self) -> int:
@@ -65,8 +97,11 @@ class Manifest:
         return len(self.labels)
 
     def path(self, index: int) -> str:
-        """The absolute path of an image."""
-        return f"{self.root}/{self.split}/{self.relative_paths[index].as_py()}"
+        """The absolute path of an image; of one in a shard, where it lies and what it was called."""
+        name = self.relative_paths[index].as_py()
+        if self.shards is None:
+            return f"{self.root}/{self.split}/{name}"
+        return f"{self.root}/{self.shards.names[self.shards.shard[index]]} ({self.split}/{name})"
 
     def header(self, index: int) -> ImageHeader:
         """What an image was when it was indexed."""
@@ -75,7 +110,7 @@ class Manifest:
         )
 
     def paths(self, indices: npt.NDArray[np.int64]) -> list[str]:
-        """The absolute paths of images. indices: int64[n]."""
+        """The absolute paths of images that are files. indices: int64[n]."""
         folder = f"{self.root}/{self.split}/"
         return [folder + path for path in self.relative_paths.take(pa.array(indices)).to_pylist()]
 
@@ -85,10 +120,10 @@ class Rows:
     """The columns of a manifest that is being made; see Manifest."""
 
     relative_paths: list[str]
-    labels: Sequence[int]
-    widths: Sequence[int]
-    heights: Sequence[int]
-    num_bytes: Sequence[int]
+    labels: Integers
+    widths: Integers
+    heights: Integers
+    num_bytes: Integers
 
 
 def write_manifest(
@@ -101,6 +136,7 @@ def write_manifest(
     left_out: Sequence[Fault],
     full_decode: bool,
     stamp: str,
+    shards: ShardIndex | None = None,
 ) -> None:
     """Write a manifest, whole or not at all. Raises OSError where that can't be done."""
     columns = [rows.relative_paths, rows.labels, rows.widths, rows.heights, rows.num_bytes]
@@ -115,7 +151,12 @@ def write_manifest(
         "full_decode": full_decode,
         "stamp": stamp,
     }
-    batch = pa.record_batch(arrays, schema=_SCHEMA.with_metadata({_HEADER_KEY: json.dumps(header)}))
+    schema = _SCHEMA
+    if shards is not None:
+        schema = _SHARD_SCHEMA
+        arrays += [pa.array(column) for column in (shards.shard, shards.offset, shards.crc32)]
+        header["shards"] = {"names": shards.names, "sizes": shards.sizes, "sha256": shards.sha256}
+    batch = pa.record_batch(arrays, schema=schema.with_metadata({_HEADER_KEY: json.dumps(header)}))
     aside = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -129,7 +170,7 @@ def write_manifest(
         aside.unlink(missing_ok=True)
 
 
-def open_manifest(path: str | Path, *, root: Path | None = None) -> Manifest:
+def open_manifest(path: str | Path, *, root: Path | str | None = None) -> Manifest:
     """Open a manifest. Raises DataError if the file isn't one of this version, and FileNotFoundError.
 
     root: where the data set lies now; where it was indexed if None.
@@ -137,14 +178,15 @@ def open_manifest(path: str | Path, *, root: Path | None = None) -> Manifest:
     try:
         with pa.memory_map(str(path)) as mapped, pa.ipc.open_file(mapped) as reader:
             header: dict[str, Any] = json.loads((reader.schema.metadata or {})[_HEADER_KEY])
-            if header["format_version"] != FORMAT_VERSION or not reader.schema.equals(_SCHEMA):
+            schema = _SHARD_SCHEMA if "shards" in header else _SCHEMA
+            if header["format_version"] != FORMAT_VERSION or not reader.schema.equals(schema):
                 raise DataError(
                     f"{printable(str(path))} is a manifest of format {header['format_version']}; this dnctl reads "
                     f"{FORMAT_VERSION}. Index the data set again: dnctl data index ROOT."
                 )
             batch = reader.get_batch(0)
             relative_paths, *numbers = batch.columns
-            labels, widths, heights, num_bytes = (column.to_numpy(zero_copy_only=True) for column in numbers)
+            labels, widths, heights, num_bytes, *places = (column.to_numpy(zero_copy_only=True) for column in numbers)
             return Manifest(
                 root=Path(header["root"]) if root is None else root,
                 split=header["split"],
@@ -158,11 +200,24 @@ def open_manifest(path: str | Path, *, root: Path | None = None) -> Manifest:
                 heights=heights,
                 num_bytes=num_bytes,
                 relative_paths=relative_paths,
+                shards=_shard_index(header["shards"], places) if places else None,
             )
     except (pa.ArrowInvalid, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{printable(str(path))} is no manifest, or a damaged one ({error}): delete it and index the data again."
         ) from error
+
+
+def _shard_index(header: Mapping[str, Any], places: Sequence[npt.NDArray[Any]]) -> ShardIndex:
+    shard, offset, crc32 = places
+    return ShardIndex(
+        names=tuple(header["names"]),
+        sizes=tuple(header["sizes"]),
+        sha256=tuple(header["sha256"]),
+        shard=shard,
+        offset=offset,
+        crc32=crc32,
+    )
 
 
 def _fingerprint(classes: Sequence[str], left_out: Sequence[Fault], arrays: Sequence[pa.Array]) -> str:

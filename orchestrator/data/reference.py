@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from orchestrator.data.batch import Batch, SampleRequest
-from orchestrator.data.image import BadImageError, quiet_pil, read_rgb
-from orchestrator.data.loader import Loader, unreadable
+from orchestrator.data.image import BadImageError, decode_rgb, quiet_pil
+from orchestrator.data.loader import Loader
 from orchestrator.data.manifest import Manifest
 from orchestrator.data.resize import Pixels, resize_windows
+from orchestrator.data.source import Source, unreadable
 from orchestrator.data.transforms import Geometry, Transform
 
 
@@ -26,6 +27,7 @@ class ReferenceLoader(Loader):
     def __init__(
         self,
         manifest: Manifest,
+        source: Source,
         transform: Transform,
         *,
         seed: int,
@@ -35,6 +37,7 @@ class ReferenceLoader(Loader):
         prefetch: int,
     ) -> None:
         self._manifest = manifest
+        self._source = source
         self._transform = transform
         self._seed = seed
         self._requests = requests
@@ -43,8 +46,11 @@ class ReferenceLoader(Loader):
         self._pending: deque[tuple[SampleRequest, Pixels, list[Future[None]]]] = deque()
         self._resources = ExitStack()
         self._resources.enter_context(quiet_pil())
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="dnctl-read")
-        self._resources.callback(self._pool.shutdown, cancel_futures=True)
+        self._resources.callback(source.close)
+        self._readers = ThreadPoolExecutor(source.num_readers, thread_name_prefix="dnctl-read")
+        self._resources.callback(self._readers.shutdown, cancel_futures=True)
+        self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="dnctl-decode")
+        self._resources.callback(self._decoders.shutdown, cancel_futures=True)
 
     def __next__(self) -> Batch:
         while len(self._pending) <= self._prefetch and (request := next(self._requests, None)) is not None:
@@ -72,18 +78,20 @@ class ReferenceLoader(Loader):
         geometry = self._transform.geometry(self._manifest, request.indices, seed=self._seed, epoch=request.epoch)
         side, views = self._transform.output_size, self._transform.num_views
         images = np.empty((len(request.indices) * views, side, side, 3), dtype=np.uint8)
+        encoded = [self._readers.submit(self._source.read, index) for index in request.indices.tolist()]
         futures = [
-            self._pool.submit(self._read, int(index), geometry, row, images[row * views : (row + 1) * views])
-            for row, index in enumerate(request.indices)
+            self._decoders.submit(
+                self._decode, index, encoded[row], geometry, row, images[row * views : (row + 1) * views]
+            )
+            for row, index in enumerate(request.indices.tolist())
         ]
         self._pending.append((request, images, futures))
 
-    def _read(self, index: int, geometry: Geometry, row: int, out: Pixels) -> None:
-        path = self._manifest.path(index)
+    def _decode(self, index: int, encoded: Future[bytes], geometry: Geometry, row: int, out: Pixels) -> None:
         try:
-            image = read_rgb(path, self._manifest.header(index))
+            image = decode_rgb(encoded.result(), self._manifest.header(index))
         except BadImageError as error:
-            raise unreadable(path, error) from error
+            raise unreadable(self._manifest.path(index), error) from error
         x, y, width, height = geometry.boxes[row].tolist()
         box = np.array(image.crop((x, y, x + width, y + height)))
         resize_windows(box, geometry, row, self._transform.interpolation, out)

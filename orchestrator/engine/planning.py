@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.data.storage import is_url
 from orchestrator.errors import RecipeError, UsageError
 from orchestrator.plan.cluster import ClusterShape, installed_loader
 from orchestrator.plan.networks import TIMM_PREFIX
@@ -96,7 +97,7 @@ def write_recipe(run: RunDirectory, recipe: Recipe) -> None:
     if recipe.model.weights is not None:
         model = recipe.model.model_copy(update={"weights": str(Path(recipe.model.weights).absolute())})
         recipe = recipe.model_copy(update={"model": model})
-    if recipe.data.root is not None:
+    if recipe.data.root is not None and not is_url(recipe.data.root):
         data = recipe.data.model_copy(update={"root": str(Path(recipe.data.root).absolute())})
         recipe = recipe.model_copy(update={"data": data})
     files.write_atomically(run.recipe, dump_recipe(recipe).encode())

@@ -25,6 +25,11 @@ def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
             f"The data has not been read ({where}): its size is what the recipe expects, and the numerics fingerprint "
             "will change with the data's. Launching needs the data: --set data.root=FOLDER says where it is."
         )
+    if "://" in (recipe.data.root or "") and recipe.data.cache_gb == 0:
+        yield (
+            "Every epoch reads all images over the network, one request each: data.cache_gb=SIZE keeps copies of as "
+            "many shards as fit on each node's disk."
+        )
     expected = recipe.data.expected
     if expected is not None:
         for what, found, should_be in (

@@ -190,6 +190,10 @@ class Execution:
     """Of one worker."""
     prefetch: int
     """Micro-batches that the loader prepares ahead."""
+    cache_dir: str | None
+    """Where a node keeps copies of shards; None: in the user's cache folder."""
+    cache_bytes: int
+    """The most that these copies take on a node; 0 for none."""
     max_failures: int
     hang_s: float
     """Without a step for so long a worker counts as hung."""

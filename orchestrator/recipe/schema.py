@@ -118,11 +118,21 @@ class Data(Section):
     """Which images, and what is done to them."""
 
     root: PathText | None = None
-    """Folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE; null: to be given with `--set data.root=…`."""
+    """Folder that holds train/CLASS/IMAGE and val/CLASS/IMAGE, or shards made of one (`dnctl data shard`), which may
+    also lie under s3://BUCKET/… or gs://BUCKET/…; null: to be given with `--set data.root=…`."""
     loader: Literal["auto", "dali", "pytorch"] = "auto"
     """What decodes and augments; "auto": DALI where it is installed, otherwise the PyTorch reference loader."""
     num_threads: AtLeastOne | Literal["auto"] = "auto"
     """Decoding threads of each worker; "auto": as many as it has CPU cores."""
+    prefetch: AtLeastOne | Literal["auto"] = "auto"
+    """Micro-batches that each worker prepares ahead; "auto": 2, or 4 from an object store."""
+    decoder: Literal["auto", "cpu", "mixed"] = "auto"
+    """Where DALI decodes and resizes: "cpu", or "mixed" for the GPU with the CPU's help; "auto": mixed where workers
+    have GPUs."""
+    cache_gb: NotNegative = 0.0
+    """The most that copies of shards may take on each node's disk, in GB; 0: shards are read where they lie."""
+    cache_dir: PathText | None = None
+    """Where a node keeps copies of shards; null: ~/.cache/dnctl/shards, or under $XDG_CACHE_HOME."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What becomes of a data set with damaged images: it is refused, or they are left out."""
     holdout: Annotated[int, Field(ge=0)] = 0

@@ -54,6 +54,7 @@ def assess(
         max_batch_size=batch_size,
         device=world.device_type,
         num_threads=protocol.num_threads,
+        decoder="mixed" if world.device_type == "cuda" else "cpu",
     )
     with loader:
         return evaluate(

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,7 @@ from orchestrator.data.batch import SampleRequest
 from orchestrator.data.index import Dataset
 from orchestrator.data.loader import Loader, open_loader
 from orchestrator.data.manifest import Manifest
+from orchestrator.data.staging import ShardCache, default_cache_folder
 from orchestrator.data.transforms import Transform
 from orchestrator.errors import CheckpointError, DivergedError
 from orchestrator.plan.plan import Plan
@@ -221,7 +223,16 @@ class _Training:
             device_index=self._world.device.index or 0,
             num_threads=self._execution.loader_threads,
             prefetch=self._execution.prefetch,
+            cache=self._shard_cache(),
+            decoder=self._numerics.decoder,
         )
+
+    def _shard_cache(self) -> ShardCache | None:
+        execution = self._execution
+        if execution.cache_bytes == 0:
+            return None
+        folder = Path(execution.cache_dir) if execution.cache_dir is not None else default_cache_folder()
+        return ShardCache(folder=folder, max_bytes=execution.cache_bytes)
 
     def _train_step(self, loader: Loader) -> None:
         step = self._state.step
