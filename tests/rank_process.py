@@ -48,7 +48,7 @@ def _compute_in_float64() -> None:
     """For tests of the arithmetic: the same loop without float32's rounding."""
     create_model, normalize = network.create_model, loop.Normalize.__call__
     network.create_model = lambda *args, **kwargs: create_model(*args, **kwargs).double()
-    loop.Normalize.__call__ = lambda self, images: normalize(self, images).double()
+    loop.Normalize.__call__ = lambda self, *images: normalize(self, *images).double()
     torch.Tensor.float = lambda self: self
 
 

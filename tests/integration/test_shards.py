@@ -22,7 +22,9 @@ from orchestrator.data.source import open_source
 from orchestrator.data.staging import ShardCache, Stager
 from orchestrator.data.storage import Retries, open_storage
 from orchestrator.data.transforms import TrainTransform
+from orchestrator.engine.planning import write_recipe
 from orchestrator.errors import DataError, UsageError
+from orchestrator.recipe.load import load_recipe
 from tests.images import write_folder
 from tests.s3_server import (
     S3Server,
@@ -33,6 +35,7 @@ from tests.s3_server import (
     stalls_in_the_middle,
     stops_in_the_middle,
 )
+from tests.training import make_run, train_ranks
 
 KINDS = [
     pytest.param("dali", marks=pytest.mark.skipif(available_loader() != "dali", reason="needs NVIDIA DALI")),
@@ -404,3 +407,12 @@ def test_a_loader_that_is_closed_early_leaves_nothing_half_copied(server, tmp_pa
     ) as loader:
         next(loader)
     assert not list((tmp_path / "cache").glob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_run_begun_on_the_folder_ends_on_its_shards_with_the_same_bits(folder, shards, tmp_path):
+    undisturbed = train_ranks(make_run(tmp_path / "a", folder.train.root, workers=1), workers=1)
+    run = make_run(tmp_path / "b", folder.train.root, workers=1)
+    train_ranks(run, workers=1, die="at:4")
+    write_recipe(run, load_recipe(run.recipe, [f"data.root={shards}"]))
+    assert train_ranks(run, workers=1).tensors_sha256() == undisturbed.tensors_sha256()
