@@ -43,6 +43,9 @@ def evaluate_model(
     data: Annotated[
         str | None, typer.Option("--data", metavar="ROOT", help="The data set; a run's own if left out.")
     ] = None,
+    split: Annotated[
+        str, typer.Option("--split", metavar="FOLDER", help="Which folder of the data set; val/ unless said.")
+    ] = "val",
     crops: Annotated[
         int | None,
         typer.Option("--crops", metavar="1|10", help="Crops of each image; the run's or the recipe's if left out."),
@@ -79,7 +82,7 @@ def evaluate_model(
         raise UsageError("--recipe goes with a model; a run and a checkpoint have their own")
     if is_model and best:
         raise UsageError("--best goes with a run")
-    subject = _model(target, data, weights, recipe) if is_model else _trained(target, data, best)
+    subject = _model(target, data, split, weights, recipe) if is_model else _trained(target, data, split, best)
     protocol = replace(subject.protocol, batch_size=batch_size, loader=_loader(loader, subject.protocol.loader))
     if crops is not None:
         if crops not in _CROPS:
@@ -107,7 +110,7 @@ def _loader(asked_for: str | None, own: "LoaderKind") -> "LoaderKind":
     raise UsageError(f"--loader is {asked_for}, must be dali or pytorch")
 
 
-def _model(target: str, data: str | None, weights: Path | None, recipe: str | None) -> _Subject:
+def _model(target: str, data: str | None, split: str, weights: Path | None, recipe: str | None) -> _Subject:
     from orchestrator.data.index import build_manifest
     from orchestrator.data.loader import available_loader
     from orchestrator.plan.cluster import local_shape
@@ -121,7 +124,7 @@ def _model(target: str, data: str | None, weights: Path | None, recipe: str | No
     if root is None:
         raise UsageError(f"{target} has no data set of its own; add --data /path/to/imagenet")
     with progress_bar("indexing images") as progress:
-        images = build_manifest(root, "val", progress=progress)
+        images = build_manifest(root, split, progress=progress)
     return _Subject(
         name=f"{target} with random weights" if weights is None else f"{target} with {weights}",
         model=model_with_weights(target, num_classes=len(images.classes), weights=weights, seed=0),
@@ -138,7 +141,7 @@ def _model(target: str, data: str | None, weights: Path | None, recipe: str | No
     )
 
 
-def _trained(target: str, data: str | None, best: bool) -> _Subject:
+def _trained(target: str, data: str | None, split: str, best: bool) -> _Subject:
     from orchestrator.data.index import build_manifest
     from orchestrator.data.loader import available_loader
     from orchestrator.engine.planning import load_plan
@@ -153,7 +156,7 @@ def _trained(target: str, data: str | None, best: bool) -> _Subject:
     root = data or load_recipe(run.recipe).data.root
     assert root is not None
     with progress_bar("indexing images") as progress:
-        images = build_manifest(root, "val", progress=progress)
+        images = build_manifest(root, split, progress=progress)
     model, step = model_of_checkpoint(plan.numerics, contents, source=str(checkpoint))
     check_classes(images, plan.numerics.num_classes, source=run.name)
     return _Subject(

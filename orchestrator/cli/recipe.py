@@ -19,6 +19,7 @@ SetOption = Annotated[
 @app.command("list")
 def list_recipes(json_output: JsonOption = False) -> None:
     """The recipes that ship with dnctl."""
+    from rich.box import SIMPLE
     from rich.table import Table
     from rich.text import Text
 
@@ -29,9 +30,9 @@ def list_recipes(json_output: JsonOption = False) -> None:
     if json_output:
         print_json([{"name": file.stem, "path": str(file), "model": recipe.model.name} for file, recipe in recipes])
         return
-    table = Table()
+    table = Table(box=SIMPLE, pad_edge=False)
     for heading in ("name", "network"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading in ("epochs", "batch", "learning rate"):
         table.add_column(heading, justify="right")
     for file, recipe in recipes:

@@ -87,6 +87,11 @@ def _images(recipe: Recipe) -> Iterator[Contradiction]:
             ("data.holdout", "data.expected.train_images"),
             f"found {data.holdout} of {data.expected.train_images} training images; allowed: fewer than there are",
         )
+    if data.holdout and recipe.eval.test == "best" and recipe.checkpoint.keep_best == 0:
+        yield Contradiction(
+            ("eval.test", "checkpoint.keep_best"),
+            'found "best" where no best checkpoint is kept; allowed: "last", or checkpoint.keep_best of at least 1',
+        )
     classes = recipe.model.num_classes
     if classes is not None and data.expected is not None and classes < data.expected.classes:
         yield Contradiction(

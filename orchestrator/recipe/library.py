@@ -1,5 +1,6 @@
 """Where recipes come from: the ones that ship with dnctl, by name, and files, by path."""
 
+import difflib
 import os
 from pathlib import Path
 
@@ -20,8 +21,8 @@ def shipped_dir(name: str) -> Path:
 
 
 def shipped_recipes() -> tuple[Path, ...]:
-    """Their files, by name; folders below hold only what these extend."""
-    return tuple(sorted(recipes_dir().glob("*.yaml")))
+    """Their files, by name: those at the top, then those of the paper's Table 2; base/ holds what these extend."""
+    return tuple(sorted(recipes_dir().glob("*.yaml"))) + tuple(sorted(recipes_dir().glob("table2/*.yaml")))
 
 
 def find_recipe(path_or_name: str) -> Path:
@@ -34,9 +35,10 @@ def find_recipe(path_or_name: str) -> Path:
         return shown_from_here(shipped[path_or_name])
     if os.path.isdir(path):  # noqa: PTH112
         raise RecipeError(f"{path_or_name} is a folder: name a recipe file in it.")
+    nearest = difflib.get_close_matches(path_or_name, shipped, n=3, cutoff=0.4) or list(shipped)[:5]
     raise RecipeError(
         f"There is no recipe {path_or_name}: no file of that name, "
-        f"and the recipes that ship with dnctl are {', '.join(shipped)}."
+        f"and none that ships with dnctl. Nearest: {', '.join(nearest)}; `dnctl recipe list` has them all."
     )
 
 

@@ -14,7 +14,10 @@ from orchestrator.recipe.schema import Recipe
 from orchestrator.recipe.validate import validate
 
 EXTENDS = "extends"
-"""The one key of a file that isn't a recipe's: the file, beside this one, whose keys hold where this has none."""
+"""The one key of a file that isn't a recipe's: the file, or files, whose keys hold where this one has none.
+
+Of several, later ones hold over earlier ones.
+"""
 
 
 def load_recipe(
@@ -69,14 +72,25 @@ def _read_file(path: Path, *, extended_by: tuple[Path, ...]) -> tuple[Node, list
     if not (isinstance(tree.value, Mapping) and EXTENDS in tree.value):
         return tree, faults
     extends, tree = tree.value[EXTENDS], tree.without(EXTENDS)
+    bases = extends.value if isinstance(extends.value, tuple) else (extends,)
+    below: Node | None = None
+    for base in bases:
+        base_tree, base_faults = _read_base(base, path, extended_by=(*extended_by, path))
+        faults = base_faults + faults
+        if base_tree is not None:
+            below = base_tree if below is None else below.merged_with(base_tree)
+    return (tree if below is None else below.merged_with(tree)), faults
+
+
+def _read_base(extends: Node, path: Path, *, extended_by: tuple[Path, ...]) -> tuple[Node | None, list[Fault]]:
+    """The tree of a file that `path` extends, None if there is no such file."""
     base = path.parent / extends.value if isinstance(extends.value, str) else None
     if base is None or not base.is_file():
         found = f"found {extends.plain()!r}; allowed: the path of a recipe file, seen from the folder of this one"
-        return tree, [*faults, Fault(extends.origin, EXTENDS, found)]
-    if base.resolve() in {file.resolve() for file in (*extended_by, path)}:
-        return tree, [*faults, Fault(extends.origin, EXTENDS, f"found {extends.value!r}, which extends this file")]
-    base_tree, base_faults = _read_file(base, extended_by=(*extended_by, path))
-    return base_tree.merged_with(tree), base_faults + faults
+        return None, [Fault(extends.origin, EXTENDS, found)]
+    if base.resolve() in {file.resolve() for file in extended_by}:
+        return None, [Fault(extends.origin, EXTENDS, f"found {extends.value!r}, which extends this file")]
+    return _read_file(base, extended_by=extended_by)
 
 
 def _read_override(override: str) -> tuple[Node | None, list[Fault]]:

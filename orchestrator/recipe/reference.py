@@ -49,7 +49,12 @@ def editor_schema() -> dict[str, Any]:
     out anything; `dnctl recipe validate` checks what the two say together.
     """
     schema = Recipe.model_json_schema()
-    extends = {"type": "string", "description": "A recipe file, beside this one, whose keys hold where this has none."}
+    file = {"type": "string", "format": "path"}
+    extends = {
+        "anyOf": [file, {"type": "array", "items": file}],
+        "description": "A recipe file, seen from this one's folder, whose keys hold where this has none; of several, "
+        "later ones hold over earlier ones.",
+    }
     properties = {"extends": extends, **schema.pop("properties")}
     definitions = {name: _without(definition, "required") for name, definition in schema.pop("$defs").items()}
     return {

@@ -6,8 +6,13 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.footprint import footprint
+from orchestrator.plan.networks import NETWORKS
+from orchestrator.plan.paper import DENSENET_ROWS, WIDE_ROWS, Setting, SmallImagesRow
+from orchestrator.plan.resolve import resolve
 from orchestrator.recipe.__main__ import documented, schema_text
-from orchestrator.recipe.library import recipes_dir, shipped_recipes
+from orchestrator.recipe.library import find_recipe, recipes_dir, shipped_recipes
 from orchestrator.recipe.load import load_recipe
 from orchestrator.recipe.reference import recipe_keys
 from orchestrator.recipe.schema import Color, Expected, Optimizer
@@ -39,6 +44,76 @@ def test_the_imagenet_recipes_are_the_papers_setting(name: str):
     assert data.expected == Expected(train_images=1_281_167, val_images=50_000, classes=1000)
 
 
+SETTINGS = {
+    "c10": ("cifar10", 10, 300, (0, 0.0)),
+    "c10plus": ("cifar10", 10, 300, (4, 0.5)),
+    "c100": ("cifar100", 100, 300, (0, 0.0)),
+    "c100plus": ("cifar100", 100, 300, (4, 0.5)),
+    "svhn": ("svhn", 10, 40, (0, 0.0)),
+}
+ROWS = [
+    pytest.param(row, setting, id=f"{row.network}_{setting}")
+    for row in (*DENSENET_ROWS, *WIDE_ROWS)
+    for setting, error in row.errors.items()
+    if error is not None
+]
+
+
+@pytest.mark.parametrize(("row", "setting"), ROWS)
+def test_every_densenet_of_table_2_has_a_recipe_that_is_the_papers_setting(row: SmallImagesRow, setting: Setting):
+    data_name, classes, epochs, augmentation = SETTINGS[setting]
+    recipe = load_recipe(f"{row.network}_{setting}")
+    train, data = recipe.train, recipe.data
+    assert recipe.model.name == row.network
+    assert recipe.model.drop_rate == (0.0 if augmentation[0] else 0.2)
+    assert (train.epochs, train.global_batch_size, train.batch_norm_groups, train.precision) == (epochs, 64, 1, "fp32")
+    assert train.optimizer == Optimizer(lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    assert (train.schedule.milestones, train.schedule.gamma, train.schedule.warmup_epochs) == ((0.5, 0.75), 0.1, 0)
+    assert (data.train.image_size, data.train.crop, data.train.color) == (32, "pad", None)
+    assert (data.train.padding, data.train.mirror) == augmentation
+    assert (data.eval.resize, data.eval.crop, data.eval.crops) == (None, 32, 1)
+    assert data.expected is not None
+    assert data.expected.classes == classes
+    if setting == "svhn":
+        assert (data.mean, data.std, data.holdout, recipe.eval.test) == ((0, 0, 0), (1, 1, 1), 6000, "best")
+    else:
+        assert (data.expected.train_images, data.expected.val_images, data.holdout) == (50_000, 10_000, 0)
+    head = find_recipe(f"{row.network}_{setting}").read_text()
+    assert f"{row.errors[setting]:.2f} %" in head
+    assert f"{footprint(NETWORKS[row.network], num_classes=classes, image_size=32).num_parameters:,} parameters" in head
+    assert f"data.root=/path/to/{data_name}" in head
+
+
+def test_the_rows_of_table_2_have_the_printed_parameter_counts():
+    for row in (*DENSENET_ROWS, *WIDE_ROWS):
+        count = footprint(NETWORKS[row.network], num_classes=10, image_size=32).num_parameters
+        assert f"{count / 1e6:.1f}M" == row.parameters
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "resnet152"])
+def test_resnets_differ_from_densenets_in_the_network_alone(name: str):
+    recipe, first = load_recipe(name), load_recipe(IMAGENET[0])
+    assert recipe.model_copy(update={"name": first.name, "model": first.model}) == first
+    assert (recipe.model.name, recipe.model.options) == (f"timm:{name}", {"zero_init_last": False})
+
+
+@pytest.mark.parametrize("name", [path.stem for path in shipped_recipes() if path.parent.name == "table2"])
+def test_every_recipe_of_table_2_can_be_planned(name: str):
+    recipe = load_recipe(name)
+    plan = resolve(recipe, cluster=ClusterShape(num_cpus=2), dataset=None, versions={}, loader_available="pytorch")
+    assert plan.numerics.model.architecture is not None
+    assert plan.estimate.memory is not None
+    halves = [step / plan.numerics.num_steps for step in plan.numerics.milestones_steps]
+    assert halves == pytest.approx([0.5, 0.75], abs=1e-4)
+
+
+def test_rows_differ_from_each_other_by_their_base_and_their_network_alone():
+    for path in sorted(recipes_dir().glob("table2/densenet*.yaml")):
+        document = YAML(typ="safe").load(path.read_text())
+        assert document.keys() == {"extends", "name", "model"}
+        assert document["model"].keys() == {"name"}
+
+
 def test_plain_crop_and_mirror_are_one_switch_away():
     assert load_recipe(IMAGENET[0], ["data.train.color=null"]).data.train.color is None
 
@@ -52,7 +127,7 @@ def test_the_imagenet_recipes_differ_in_the_network_alone(name: str):
 @pytest.mark.parametrize("path", shipped_recipes(), ids=lambda path: path.stem)
 def test_the_head_of_each_recipe_gives_the_command_the_cost_and_the_papers_figures(path):
     head = path.read_text().partition("\nname:")[0]
-    assert f"dnctl launch recipes/{path.name}" in head
+    assert f"dnctl launch recipes/{path.relative_to(recipes_dir())}" in head
     if path.stem in IMAGENET:
         for words in ("GPU hours", "estimated", "top-1", "top-5"):
             assert words in head

@@ -129,3 +129,15 @@ def test_a_shipped_name_is_not_mistaken_for_a_folder_of_that_name(tmp_path, monk
     (tmp_path / "demo").mkdir()
     monkeypatch.chdir(tmp_path)
     assert load_recipe("demo").name == "demo"
+
+
+def test_of_several_files_that_one_extends_the_later_hold_over_the_earlier(tmp_path: Path):
+    write(tmp_path, MINIMAL, "first.yaml")
+    write(tmp_path, "seed: 5\ntrain: {epochs: 7}\n", "second.yaml")
+    both = write(tmp_path, "extends: [first.yaml, second.yaml]\ntrain: {epochs: 9}\n", "both.yaml")
+    recipe = load_recipe(both)
+    assert (recipe.seed, recipe.train.epochs) == (5, 9)
+    assert recipe.model == load_recipe(tmp_path / "first.yaml").model
+    lost = write(tmp_path, "extends: [first.yaml, nowhere.yaml]\n", "lost.yaml")
+    with pytest.raises(RecipeError, match=r"lost\.yaml:1: extends: found 'nowhere\.yaml'"):
+        load_recipe(lost)
