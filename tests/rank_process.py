@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import torch
@@ -17,7 +18,10 @@ from orchestrator.run.directory import RunDirectory
 from orchestrator.train import loop, network
 from orchestrator.train.loop import train
 from orchestrator.train.reporter import RunReporter, SilentReporter
+from orchestrator.train.step import TrainingStep
 from orchestrator.train.world import World
+
+SLOWNESS_S = 0.2
 
 
 class MortalReporter(RunReporter):
@@ -52,10 +56,30 @@ def _compute_in_float64() -> None:
     torch.Tensor.float = lambda self: self
 
 
+def _be_slow(phase: str) -> None:
+    """For tests of who is named as slow."""
+    run, normalize = TrainingStep.run, loop.Normalize.__call__
+
+    def slow_batch(next_batch: Any) -> Any:
+        sleep(SLOWNESS_S)
+        return next_batch()
+
+    def slow_images(self: Any, *images: Any) -> Any:
+        sleep(SLOWNESS_S)
+        return normalize(self, *images)
+
+    if phase == "data":
+        TrainingStep.run = lambda self, batch, **options: run(self, lambda: slow_batch(batch), **options)
+    else:
+        loop.Normalize.__call__ = slow_images
+
+
 def main() -> None:
     if os.environ.get("TEST_FLOAT64"):
         _compute_in_float64()
     run, attempt, die = RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+    if os.environ.get("TEST_SLOW"):
+        _be_slow(os.environ["TEST_SLOW"].split(",")[int(os.environ["RANK"])])
     world = World(rank=int(os.environ["RANK"]), size=int(os.environ["WORLD_SIZE"]), device=torch.device("cpu"))
     if world.size > 1:
         dist.init_process_group("gloo")

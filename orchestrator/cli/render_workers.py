@@ -54,7 +54,7 @@ def _workers_table(view: RunView, workers: Workers, *, width: int, height: int) 
 
 def _worker_cells(workers: Workers, rank: int, activity: str) -> tuple[str, ...]:
     is_slow = any(straggler.rank == rank for straggler in workers.stragglers)
-    gpu_percent = workers.gpu_utilization_percent[rank]
+    gpu_percent, memory_bytes = workers.gpu_utilization_percent[rank], workers.process_memory_bytes[rank]
     return (
         f"{rank}",
         workers.host[rank],
@@ -62,7 +62,7 @@ def _worker_cells(workers: Workers, rank: int, activity: str) -> tuple[str, ...]
         short_time(workers.data_s[rank]),
         short_time(workers.compute_s[rank]),
         short_time(workers.communication_s[rank]),
-        human_bytes(workers.process_memory_bytes[rank]),
+        "–" if memory_bytes is None else human_bytes(memory_bytes),
         "–" if gpu_percent is None else f"{gpu_percent:.0f} %",
         _of(workers.gpu_memory_used_bytes[rank], workers.gpu_memory_bytes[rank]),
     )

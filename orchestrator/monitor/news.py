@@ -63,6 +63,10 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return reason
         case {"event": "straggler", "rank": rank, "host": host, "phase": phase, "factor": float(factor)}:
             return f"worker {rank} on {host} is slow in {phase}: {min(factor, 999):.2g} times the others' time"
+        case {"event": "data_slow"}:
+            return "all workers wait for images: more than a quarter of a step"
+        case {"event": "data_slow_ended"}:
+            return "workers no longer wait for images"
         case {"event": "straggler_ended", "rank": rank, "host": host, "phase": phase}:
             return f"worker {rank} on {host} is no longer slow in {phase}"
     return None

@@ -59,8 +59,8 @@ def _node(workers: Workers, host: str, ranks: list[int]) -> Node:
     return Node(
         host=host,
         ranks=ranks,
-        memory_used_bytes=max(workers.host_memory_used_bytes[rank] for rank in ranks),
-        memory_bytes=max(workers.host_memory_bytes[rank] for rank in ranks),
+        memory_used_bytes=max(workers.host_memory_used_bytes[rank] or 0 for rank in ranks),
+        memory_bytes=max(workers.host_memory_bytes[rank] or 0 for rank in ranks),
         num_gpus=len(gpus),
         gpu_memory_used_bytes=sum(workers.gpu_memory_used_bytes[rank] or 0 for rank in gpus.values()),
         gpu_memory_bytes=sum(workers.gpu_memory_bytes[rank] or 0 for rank in gpus.values()),
@@ -78,15 +78,20 @@ def doing(workers: Workers, rank: int, activity: str) -> str:
 
 
 def phase_shares(status: RunStatus) -> dict[str, float]:
-    """The parts of a step's time by phase, summing to 1; empty before the first figures."""
+    """The parts of a step's time by phase, summing to 1; empty before the first figures.
+
+    As of the latest steps; what checkpoints hold up is spread over all steps of the attempt.
+    """
     progress = status.progress
     if progress is None:
         return {}
+    num_steps = progress.step - progress.first_step + progress.num_rolled_back
+    saving_s = progress.seconds.get("checkpoint")
     seconds = {
         "data": progress.data_s,
         "compute": progress.compute_s,
         "communication": progress.communication_s,
-        "checkpoint": progress.checkpoint_s,
+        "checkpoint": saving_s / num_steps if saving_s is not None and num_steps > 0 else None,
     }
     known = {name: value for name, value in seconds.items() if value is not None}
     total = sum(known.values())

@@ -37,8 +37,6 @@ class Progress:
     """Seconds a step waiting for images, as of the newest figures; likewise the next two."""
     compute_s: float | None = None
     communication_s: float | None = None
-    checkpoint_s: float | None = None
-    """Seconds a step, on the average, that checkpoints held training up."""
     eta_s: float | None = None
     last_checkpoint: str | None = None
     last_checkpoint_at: float | None = None

@@ -55,11 +55,11 @@ class Workers:
     """Seconds a step waiting for images, smoothed over some steps; likewise the next two."""
     compute_s: tuple[float, ...]
     communication_s: tuple[float, ...]
-    process_memory_bytes: tuple[int, ...]
+    process_memory_bytes: tuple[int | None, ...]
     """Resident memory of the worker's process."""
-    host_memory_used_bytes: tuple[int, ...]
+    host_memory_used_bytes: tuple[int | None, ...]
     """Of the whole machine, other processes included."""
-    host_memory_bytes: tuple[int, ...]
+    host_memory_bytes: tuple[int | None, ...]
     gpu_memory_used_bytes: tuple[int | None, ...]
     """Of the whole GPU, other processes included."""
     gpu_memory_bytes: tuple[int | None, ...]

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
@@ -43,6 +44,7 @@ from orchestrator.train.requests import evaluation_requests, step_samples, train
 from orchestrator.train.saving import Saving
 from orchestrator.train.split import Images, split_dataset
 from orchestrator.train.step import AUTOCAST_DTYPE, TrainingStep
+from orchestrator.train.telemetry import Telemetry
 from orchestrator.train.totals import Totals, TotalsQueue
 from orchestrator.train.transforms import eval_transform, train_transform
 from orchestrator.train.weights import start_from_given_weights
@@ -107,6 +109,7 @@ class _Training:
         self._state = self._resume()
         self._totals = TotalsQueue(world.device)
         self._meter = Meter()
+        self._telemetry = Telemetry(plan, world, reporter)
         self._progress = ProgressTracker(plan, world, reporter, first_step=self._state.step)
         self._saving = Saving(reporter, self._execution, first_step=self._state.step)
         self._ends_after: int | None = None
@@ -239,11 +242,16 @@ class _Training:
         if step in self._passed_over.steps:
             self._state = replace(self._state, step=step + 1)
             return
+        began_at = perf_counter()
         result = self._step.run(
             lambda: next(loader),
             step=step,
             learning_rate=self._schedule.at(step),
             request=self._reporter.request() if self._world.is_first else Request.NOTHING,
+            figures=self._telemetry.slots(),
+        )
+        self._telemetry.add_step(
+            step_s=perf_counter() - began_at, data_s=result.data_wait_s, communication_s=result.communication_s
         )
         self._meter.add_step(
             num_images=result.num_images, data_s=result.data_wait_s, communication_s=result.communication_s
@@ -257,6 +265,7 @@ class _Training:
 
     def _take(self, totals: Totals) -> None:
         """Count what a step left, once it has arrived from the device. The same on every rank."""
+        self._telemetry.take(totals.step, totals.figures)
         if totals.request is not Request.NOTHING and self._ends_after is None:
             self._request, self._ends_after = totals.request, totals.step + 1 + self._totals.lag
         if not totals.applied:
@@ -428,4 +437,5 @@ class _Training:
 
     def close(self) -> None:
         """Let threads end."""
+        self._telemetry.close()
         self._saving.close()

@@ -22,6 +22,7 @@ from orchestrator.run.ending import read_ending
 from orchestrator.run.passed_over import PassedOver, read_passed_over, write_passed_over
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import SegmentWriter
+from orchestrator.run.workers import Workers, write_workers
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,9 @@ class Reporter(Protocol):
 
     def report(self, progress: Progress, row: Mapping[str, Any] | None = None) -> None:
         """Take the newest figures, and a row for the metrics log."""
+
+    def workers(self, workers: Workers) -> None:
+        """Take the newest figures of all ranks."""
 
     def event(self, kind: str, **details: Any) -> None:
         """Take note that something happened."""
@@ -80,6 +84,7 @@ class RunReporter:
         self._metrics = SegmentWriter(self._attempt.path, "metrics")
         self._events = SegmentWriter(self._attempt.path, "events")
         self._progress: Progress | None = None
+        self._workers: Workers | None = None
         self._request = Request.NOTHING
         self._closing = Event()
         self._thread = Thread(target=self._follow, name="reporter", daemon=True)
@@ -112,6 +117,10 @@ class RunReporter:
         self._progress = progress
         if row is not None:
             self._metrics.append({"time": time(), **row})
+
+    def workers(self, workers: Workers) -> None:
+        """Keep the figures of all ranks for the next write."""
+        self._workers = workers
 
     def event(self, kind: str, **details: Any) -> None:
         """Append to the event log."""
@@ -163,14 +172,16 @@ class RunReporter:
         return max(time() - self._run.read_state().created_at, 0.0), len(failed)
 
     def _follow(self) -> None:
-        written: Progress | None = None
+        written: tuple[Progress | None, Workers | None] = (None, None)
         while True:
             closing = self._closing.wait(1.0)
-            progress = self._progress
+            progress, workers = self._progress, self._workers
             try:
-                if progress is not None and progress is not written:
+                if progress is not None and progress is not written[0]:
                     write_progress(self._attempt.progress, progress)
-                    written = progress
+                if workers is not None and workers is not written[1]:
+                    write_workers(self._attempt.telemetry, workers)
+                written = progress, workers
             except StorageError as error:
                 _log.warning("%s; tried again in a second", error)
             if self._run.stop_request.exists():
@@ -198,6 +209,9 @@ class SilentReporter:
         """Nothing was saved."""
 
     def report(self, progress: Progress, row: Mapping[str, Any] | None = None) -> None:
+        """Drop the figures."""
+
+    def workers(self, workers: Workers) -> None:
         """Drop the figures."""
 
     def event(self, kind: str, **details: Any) -> None:

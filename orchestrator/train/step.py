@@ -34,6 +34,8 @@ class StepResult:
     totals: Tensor
     """float64[5] on the device, over all ranks: sum of losses, images classified right, what the first rank requests
     (a `Request`), whether the step was applied, the norm of its gradient."""
+    figures: Tensor
+    """float64 on the device: what `run` was given as figures, summed over ranks."""
     num_images: int
     data_wait_s: float
     communication_s: float
@@ -86,10 +88,19 @@ class TrainingStep:
         assert isinstance(mine, dist.ProcessGroup)
         return mine
 
-    def run(self, next_batch: Callable[[], Batch], *, step: int, learning_rate: float, request: int = 0) -> StepResult:
+    def run(
+        self,
+        next_batch: Callable[[], Batch],
+        *,
+        step: int,
+        learning_rate: float,
+        request: int = 0,
+        figures: Sequence[float] = (),
+    ) -> StepResult:
         """Do step number `step` (0-based, since the run began) on this rank's next batches, one a share.
 
         request: what this rank asks of all after the step; the first rank alone asks for anything but 0.
+        figures: numbers, as many on every rank, that are summed over ranks along the way.
         """
         started_at = perf_counter()
         batches = [next_batch() for _ in self._shares]
@@ -101,7 +112,9 @@ class TrainingStep:
         communication_s = self._gradients.wait_s()
         totals[2] = float(request)
         started_at = perf_counter()
-        reduced = self._world.all_reduce_sum(torch.cat([self._statistics.accumulated, totals]))
+        own_figures = torch.tensor(figures, dtype=torch.float64, device=self._world.device)
+        summed = self._world.all_reduce_sum(torch.cat([self._statistics.accumulated, totals, own_figures]))
+        reduced, summed_figures = summed.tensor_split([len(summed) - len(figures)])
         communication_s += perf_counter() - started_at if self._world.size > 1 else 0.0
         totals = reduced[-3:]
         grad_norm = self._grad_norm()
@@ -111,6 +124,7 @@ class TrainingStep:
         self._update_weights(learning_rate, admitted, grad_norm)
         return StepResult(
             totals=torch.cat([totals, torch.stack([admitted, grad_norm]).to(totals.dtype)]),
+            figures=summed_figures,
             num_images=num_images,
             data_wait_s=data_wait_s,
             communication_s=communication_s,

@@ -24,6 +24,8 @@ class Totals:
     applied: bool
     """Whether the guard let the step change the weights."""
     grad_norm: float
+    figures: list[float]
+    """What ranks told of themselves (telemetry.py)."""
 
 
 class TotalsQueue:
@@ -37,14 +39,15 @@ class TotalsQueue:
 
     def push(self, step: int, result: StepResult) -> Iterator[Totals]:
         """Take a step's result and hand out what is `lag` steps old."""
+        totals = torch.cat([result.totals, result.figures])
         if self._on_gpu:
-            on_host = torch.empty_like(result.totals, device="cpu", pin_memory=True)
-            on_host.copy_(result.totals, non_blocking=True)
+            on_host = torch.empty_like(totals, device="cpu", pin_memory=True)
+            on_host.copy_(totals, non_blocking=True)
             arrived = torch.cuda.Event()
             arrived.record()
             self._pending.append((step, result, on_host, arrived))
         else:
-            self._pending.append((step, result, result.totals, None))
+            self._pending.append((step, result, totals, None))
         while len(self._pending) > self.lag:
             yield self._pop()
 
@@ -57,7 +60,7 @@ class TotalsQueue:
         step, result, on_host, arrived = self._pending.popleft()
         if arrived is not None:
             arrived.synchronize()
-        loss_sum, num_correct, request, applied, grad_norm = on_host.tolist()
+        loss_sum, num_correct, request, applied, grad_norm, *figures = on_host.tolist()
         return Totals(
             step=step,
             loss_sum=loss_sum,
@@ -66,4 +69,5 @@ class TotalsQueue:
             request=Request(int(request)),
             applied=bool(applied),
             grad_norm=grad_norm,
+            figures=figures,
         )

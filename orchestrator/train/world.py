@@ -8,6 +8,8 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
+MAX_TEXT_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
@@ -37,6 +39,15 @@ class World:
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def gather_text(self, text: str) -> list[str]:
+        """Every rank's text, on every rank. At most MAX_TEXT_BYTES, without zeros."""
+        encoded = text.encode()
+        assert len(encoded) <= MAX_TEXT_BYTES
+        rows = torch.zeros((self.size, MAX_TEXT_BYTES), dtype=torch.int64, device=self.device)
+        rows[self.rank, : len(encoded)] = torch.tensor(list(encoded), dtype=torch.int64, device=self.device)
+        gathered = self.all_reduce_sum(rows).to(dtype=torch.uint8, device="cpu").numpy()
+        return [row.tobytes().rstrip(b"\0").decode() for row in gathered]
 
     def broadcast(self, value: T) -> T:
         """The first rank's value, on every rank."""

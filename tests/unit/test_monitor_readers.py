@@ -179,7 +179,7 @@ def test_a_poller_keeps_the_fault_until_a_look_succeeds(tmp_path: Path):
     while poller.fault is None:
         sleep(0.01)
     assert "the storage can't be read" in str(poller.fault)
-    path.write_text("there")
+    files.write_atomically(path, b"there")
     assert poller.take(10.0) == "there"
     assert poller.fault is None
     poller.close()
