@@ -14,7 +14,7 @@ def test_the_first_rank_leaves_the_figures_of_all_and_names_who_is_slow_in_what(
     small_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEST_SLOW", "data,compute")
-    overrides = ["train.epochs=17", "train.batch_norm_groups=2", "eval.every_epochs=17", "checkpoint.every_epochs=17"]
+    overrides = ["train.epochs=17", "train.batch_norm_groups=2", "eval.every_epochs=17", "train.optimizer.lr=0.001"]
     trained = train_ranks(make_run(tmp_path / "run", small_images, workers=2, overrides=overrides), workers=2)
     workers = read_workers(trained.run.attempt(1).telemetry)
     assert workers is not None
