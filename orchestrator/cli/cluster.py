@@ -136,6 +136,7 @@ def down(cluster: ClusterArgument = None, yes: YesOption = False) -> None:
         return
     running = local_cluster.find()
     if running is None:
+        local_cluster.end_remains()
         console().print("No cluster is up on this machine.")
         return
     local_cluster.stop(running)

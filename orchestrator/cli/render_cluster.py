@@ -24,12 +24,8 @@ def render_survey(entries: Sequence["Entry"]) -> RenderableType:
 
 def render_cluster(state: "ClusterState") -> RenderableType:
     """Versions, nodes with what is free, what waits."""
-    parts: list[RenderableType] = [
-        Text.assemble((state.address, "bold"), f"  {state.versions}"),
-        Text(_free(state)),
-        "",
-        _nodes(state),
-    ]
+    parts: list[RenderableType] = [Text.assemble((state.address, "bold"), f"  {state.versions}")]
+    parts += [Text(_free(state)), "", _nodes(state)] if state.nodes else [Text("No node has joined yet.")]
     if state.runs:
         parts += ["", Text("runs here: " + ", ".join(state.runs))]
     if state.waiting:

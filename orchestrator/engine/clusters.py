@@ -123,7 +123,7 @@ def running_local_cluster() -> Cluster | None:
 
 def started_local_cluster() -> Cluster:
     """This machine's own cluster, started if need be; takes some seconds then. Raises ClusterError."""
-    return _local(local_cluster.find() or local_cluster.start())
+    return _local(local_cluster.find_or_start())
 
 
 def _local(running: local_cluster.LocalCluster) -> Cluster:

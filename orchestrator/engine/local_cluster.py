@@ -4,11 +4,14 @@
 What is known of it lies in one directory of this user: record.json once it is up, the token, logs.
 """
 
+import fcntl
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -89,9 +92,17 @@ def _is_keeper(process_id: int) -> bool:
     return True
 
 
+def find_or_start() -> LocalCluster:
+    """The local cluster, started if need be; of two that ask at once, the second gets what the first started."""
+    with (directory() / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return find() or start()
+
+
 def start() -> LocalCluster:
     """Start a local cluster and wait until it takes jobs. Raises ClusterError with the end of its log."""
     place = directory()
+    end_remains()
     record_path().unlink(missing_ok=True)
     token_path = place / "token"
     token_path.touch(mode=0o600)
@@ -118,6 +129,37 @@ def start() -> LocalCluster:
         keeper.wait(STOP_TIMEOUT_S)
     last_lines = "\n".join(log_path.read_text(errors="replace").splitlines()[-8:])
     raise ClusterError(f"Ray didn't start on this machine; the end of {log_path}:\n{last_lines}")
+
+
+def end_remains() -> None:
+    """End what a keeper left that was killed: processes of its session, its folder. Does nothing where all is well."""
+    for folder in directory().glob("[0-9]*"):
+        keeper = int(folder.name)
+        if not _is_keeper(keeper):
+            for process_id in processes_in_session(keeper):
+                # A session outlives its number's first owner; ours know our token's place.
+                if str(folder.parent / "token").encode() in _environment_of(process_id):
+                    with suppress(ProcessLookupError):
+                        os.kill(process_id, signal.SIGKILL)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_in_session(session: int) -> list[int]:
+    """The processes of a session, without its leader; none where the system has no /proc."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z" and int(stat.parent.name) != session:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _environment_of(process_id: int) -> bytes:
+    try:
+        return Path(f"/proc/{process_id}/environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def idle_minutes() -> float:

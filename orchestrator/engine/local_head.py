@@ -4,6 +4,7 @@ Run as `python -m orchestrator.engine.local_head TOKEN_PATH IDLE_MINUTES` by loc
 it stays small while it waits.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -24,12 +25,16 @@ from orchestrator.engine.local_cluster import (
     START_TIMEOUT_S,
     LocalCluster,
     directory,
+    find,
+    processes_in_session,
     record_path,
     token_environment,
     write_record,
 )
 
 POLL_INTERVAL_S = 2.0
+_PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h."""
 _ACTIVE_JOBS = frozenset({"PENDING", "RUNNING"})
 
 
@@ -53,6 +58,7 @@ def main() -> int:
         ],
         env={**os.environ, **_ray_environment(token_path)},
         stdin=subprocess.DEVNULL,
+        preexec_fn=_end_with_keeper,
     )
     cluster = LocalCluster(
         dashboard_url=f"http://127.0.0.1:{dashboard_port}",
@@ -67,10 +73,18 @@ def main() -> int:
         write_record(cluster)
         _keep(cluster, head, ending)
     finally:
-        record_path().unlink(missing_ok=True)
+        recorded = find()
+        if recorded is not None and recorded.keeper_process_id == os.getpid():
+            record_path().unlink(missing_ok=True)
         _end(head)
         shutil.rmtree(temporary, ignore_errors=True)
     return 0
+
+
+def _end_with_keeper() -> None:
+    """In the head, before it is Ray: ask Linux for SIGTERM when the keeper dies, also of a SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _node_ip() -> str:
@@ -81,10 +95,13 @@ def _node_ip() -> str:
 def _ray_environment(token_path: Path) -> dict[str, str]:
     return {
         **token_environment(token_path),
-        # The metrics exporters of head and autoscaler listen on all interfaces without asking for the token. There is
-        # no switch for them; a port that can't be opened keeps them closed.
+        # Metrics exporters listen on all interfaces without asking for the token. There is a switch for the nodes', but
+        # none for those of head and autoscaler: a port that can't be opened keeps them closed.
+        "RAY_enable_metrics_collection": "0",
         "AUTOSCALER_METRIC_PORT": "-1",
         "DASHBOARD_METRIC_PORT": "-1",
+        # A node that is ended would wait half a minute for its work to end by itself.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
 
 
@@ -144,22 +161,11 @@ def _end(head: subprocess.Popen[bytes]) -> None:
             head.kill()
             head.wait()
     deadline = monotonic() + 5
-    while others := _others_in_session():
+    while others := processes_in_session(os.getpid()):
         for process_id in others:
             with suppress(ProcessLookupError):
                 os.kill(process_id, signal.SIGTERM if monotonic() < deadline else signal.SIGKILL)
         sleep(0.2)
-
-
-def _others_in_session() -> list[int]:
-    """The other processes of the session that this keeper leads; none where the system has no /proc."""
-    own, others = os.getpid(), []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(session) == own and state != "Z" and int(stat.parent.name) != own:
-                others.append(int(stat.parent.name))
-    return others
 
 
 if __name__ == "__main__":
