@@ -71,8 +71,8 @@ def test_launched_clusters_have_a_token_a_closed_dashboard_pinned_packages_and_s
     config = launcher_config(file)
     (head,) = [line for line in config["head_start_ray_commands"] if "--head" in line]
     (worker,) = [line for line in config["worker_start_ray_commands"] if "--address" in line]
-    assert "RAY_AUTH_MODE=token" in head
-    assert "RAY_AUTH_MODE=token" in worker
+    assert "RAY_AUTH_MODE=token RAY_enable_metrics_collection=0 " in head
+    assert "RAY_AUTH_MODE=token RAY_enable_metrics_collection=0 " in worker
     assert "--dashboard-host=127.0.0.1" in head
     assert "AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1" in head
     assert "~/.ray/auth_token" in config["file_mounts"]
@@ -143,6 +143,7 @@ def test_pods_have_probes_limits_the_volume_and_no_privileges(name: str):
         assert container["resources"]["limits"].keys() >= {"cpu", "memory"}
         if what == "submitter":
             continue
+        assert {"name": "RAY_enable_metrics_collection", "value": "0"} in container["env"]
         assert container["livenessProbe"]["httpGet"]
         assert container["readinessProbe"]["httpGet"]
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
