@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import cluster, data, doctor, eval, launch, logs, model, plan, recipe, runs, watch
+from orchestrator.cli import cluster, data, doctor, eval, launch, logs, lr_find, model, plan, recipe, runs, sweep, watch
 from orchestrator.cli.output import stderr
 from orchestrator.errors import DnctlError
 
@@ -30,6 +30,8 @@ app = typer.Typer(
 app.command(name="launch")(launch.launch)
 app.command(name="resume")(launch.resume)
 app.command(name="plan")(plan.plan)
+app.command(name="sweep")(sweep.sweep)
+app.command(name="lr-find")(lr_find.lr_find)
 app.command(name="list")(runs.list_runs)
 app.command(name="status")(runs.status)
 app.command(name="watch")(watch.watch)

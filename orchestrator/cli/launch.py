@@ -66,6 +66,34 @@ def launch(
     _finish(run, target, detach=detach, json_output=json_output)
 
 
+def submit_member(run: RunDirectory, recipe: "Recipe", cluster: str | None) -> bool:
+    """Submit a run of a family, unless it has finished or is under way; whether it was submitted.
+
+    Raises UsageError if there is a run of that name that computes something else.
+    """
+    from orchestrator.engine.clusters import named_cluster
+    from orchestrator.engine.planning import load_plan, refuse_other_numerics
+
+    target = named_cluster(cluster)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
+    plan = _plan_here(recipe, run) if target is None else None
+    if run.exists():
+        before = load_plan(run)
+        if before is not None and plan is not None:
+            refuse_other_numerics(run, before, plan)
+        status = read_status(run, now=time())
+        is_under_way = status.state.is_active and living_holder(run.lease) is not None
+        is_waiting = status.state is State.PENDING and fault_of_pending(status) is None
+        if status.state is State.SUCCEEDED or is_under_way or is_waiting:
+            return False
+        run.stop_request.unlink(missing_ok=True)
+    else:
+        run.create(now=time())
+    submit(run, recipe, plan, target)
+    return True
+
+
 def resume(
     run: RunArgument,
     overrides: SetOption = None,
@@ -75,7 +103,8 @@ def resume(
 ) -> None:
     """Go on with a run that stopped, failed or was lost, on the cluster that it was on unless another is named.
 
-    It begins at the step after its newest whole checkpoint.
+    It begins at the step after its newest whole checkpoint. --set may change the schedule, the learning rate and the
+    number of epochs, also of a run that is finished; the plan then records the deviation, and the old one is kept.
     """
     from orchestrator.engine.clusters import named_cluster
     from orchestrator.recipe.load import load_recipe
@@ -85,8 +114,25 @@ def resume(
     target = named_cluster(cluster, last=directory.read_state().cluster_address)
     if target is not None:
         target.refuse_other_storage(storage_root())
+    is_longer = bool(overrides) and _deviate(directory, loaded)
     plan = _plan_here(loaded, directory) if target is None else None
-    _go_on(directory, loaded, plan, target, detach=detach, json_output=json_output)
+    _go_on(directory, loaded, plan, target, is_longer=is_longer, detach=detach, json_output=json_output)
+
+
+def _deviate(run: RunDirectory, recipe: "Recipe") -> bool:
+    """Record that the run goes on with another schedule, if it does; whether it then ends later."""
+    from orchestrator.engine.deviation import deviate
+    from orchestrator.engine.planning import load_plan
+
+    before = load_plan(run)
+    if before is not None and living_holder(run.lease) is not None and read_status(run, now=time()).state.is_active:
+        raise UsageError(f"run {run.name} is running; `dnctl stop {run.name}` first, then resume it with --set")
+    plan = deviate(run, recipe)
+    if before is None or plan is None:
+        return False
+    for key, was, now in plan.deviations[-1].changes:
+        stderr().print(f"deviates from step {plan.deviations[-1].step} on: {key} was {was}, is {now}", markup=False)
+    return plan.numerics.num_steps > before.numerics.num_steps
 
 
 def _plan_here(recipe: "Recipe", run: RunDirectory | None) -> "Plan":
@@ -114,15 +160,19 @@ def _go_on(
     plan: "Plan | None",
     target: "Cluster | None",
     *,
+    is_longer: bool = False,
     detach: bool,
     json_output: bool,
 ) -> None:
-    """Resume a run that exists; follow it if it is running; refuse if it is finished or would compute otherwise."""
+    """Resume a run that exists; follow it if it is running; refuse if it is finished or would compute otherwise.
+
+    is_longer: the run was given more steps than it had, so that a finished one isn't any more.
+    """
     from orchestrator.engine.planning import load_plan, refuse_other_numerics
 
     is_driven = read_status(run, now=time()).state.is_active and living_holder(run.lease) is not None
     status = read_status(run, now=time())  # it may have ended while its lease was watched
-    if status.state is State.SUCCEEDED:
+    if status.state is State.SUCCEEDED and not is_longer:
         raise UsageError(
             f"run {run.name} is finished: {status.reason}; see `dnctl status {run.name}`, "
             "or launch under another --name"

@@ -38,6 +38,12 @@ def render_plan(plan: Plan) -> RenderableType:
         "Estimate": _rows([*_time(estimate.time), *_memory(estimate.memory)]),
         "Fingerprints (SHA-256)": _rows((part, digest.split(":")[1]) for part, digest in plan.fingerprints.items()),
     }
+    if plan.deviations:
+        sections["Deviations"] = _rows(
+            (f"from step {deviation.step:,}", f"{key} was {was}, is {now}")
+            for deviation in plan.deviations
+            for key, was, now in deviation.changes
+        )
     sentences = [*estimate.unknown, *plan.notes]
     if sentences:
         sections["Notes"] = _rows(("-", sentence) for sentence in sentences)

@@ -44,6 +44,7 @@ def make_plan(
         loader_available=installed_loader(),
         weights_sha256=_weights_sha256(recipe),
     )
+    plan = replace(plan, deviations=before.deviations if before else ())
     if not recipe.model.name.startswith(TIMM_PREFIX):
         return plan
     from orchestrator.train.rehearsal import rehearse  # torch and timm, which know their models, take seconds to import

@@ -1,4 +1,4 @@
-"""timm's own models, made as timm makes them, and refused where a run of theirs couldn't be repeated or divided."""
+"""timm's own models, made as timm makes them, but for dropout, with which a run couldn't be repeated."""
 
 import difflib
 from typing import Any
@@ -12,9 +12,10 @@ from orchestrator.errors import NotFoundError, UsageError
 def timm_model(name: str, *, num_classes: int, in_chans: int, **options: Any) -> nn.Module:
     """timm's model with random weights.
 
-    options: arguments of timm's model, such as zero_init_last. Raises NotFoundError for an unknown name, with the
-    nearest ones, and UsageError for options that it hasn't, and for dropout, which timm draws from a generator that no
-    checkpoint holds.
+    options: arguments of timm's model, such as zero_init_last.
+    Raises NotFoundError for an unknown name, with the nearest ones, and UsageError for options that it hasn't. Dropout,
+    which timm draws from a generator that no checkpoint holds, is switched off where the model has it by default
+    (`silenced_dropout` says where), and refused where options ask for it.
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -24,28 +25,39 @@ def timm_model(name: str, *, num_classes: int, in_chans: int, **options: Any) ->
             name, pretrained=False, num_classes=num_classes, in_chans=in_chans, **options
         )
     except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
-        raise UsageError(f"timm can't make {name} with {given}: {_first_line(error)}") from error
-    random = sorted(_random_modules(model))
-    if random:
+        raise UsageError(f"timm can't make {name} with {_given(options)}: {_first_line(error)}") from error
+    silenced = _silence(model)
+    if silenced and any("drop" in option for option in options):
         raise UsageError(
-            f"timm:{name} drops values at random in {', '.join(random[:3])}{' and more' if len(random) > 3 else ''}, "
-            "by numbers that belong to no sample, so a resumed run would differ; set its rates to 0 in model.options, "
-            "such as drop_rate and drop_path_rate"
+            f"timm:{name} with {_given(options)} drops values at random in {_some(silenced)}, by numbers that belong "
+            "to no sample, so a resumed run would differ; leave the option out"
         )
+    model.silenced_dropout = _some(silenced) if silenced else None  # type: ignore[assignment]
     return model
 
 
-def _random_modules(model: nn.Module) -> set[str]:
-    """The modules that draw random numbers in training: dropout, and timm's DropPath, DropBlock and PatchDropout."""
-    found = set()
+def _silence(model: nn.Module) -> tuple[str, ...]:
+    """Set to 0 whatever draws random numbers in training; returns where that was.
+
+    Dropout, and timm's DropPath, DropBlock and PatchDropout; a model's own `drop_rate` before its classifier.
+    """
+    found = []
     for path, module in model.named_modules():
-        rates = (getattr(module, name, 0) for name in ("p", "drop_prob", "prob"))
-        if "Drop" in type(module).__name__ and any(isinstance(rate, float) and rate > 0 for rate in rates):
-            found.add(path)
-        if isinstance(getattr(module, "drop_rate", 0), float) and module.drop_rate > 0:
-            found.add(path or type(module).__name__)
-    return found
+        names = ("p", "drop_prob", "prob", "drop_rate") if "Drop" in type(module).__name__ else ("drop_rate",)
+        rates = [name for name in names if isinstance(getattr(module, name, None), float) and getattr(module, name) > 0]
+        for name in rates:
+            setattr(module, name, 0.0)
+        if rates:
+            found.append(path or type(module).__name__)
+    return tuple(found)
+
+
+def _some(paths: tuple[str, ...]) -> str:
+    return f"{', '.join(paths[:2])}{f' and {len(paths) - 2} more' if len(paths) > 2 else ''}"
+
+
+def _given(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in options.items()) or "no options"
 
 
 def _first_line(error: Exception) -> str:

@@ -277,6 +277,20 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """A change of the schedule that was asked for when the run was resumed."""
+
+    step: int
+    """Optimiser steps done by then; the change holds from the next one on."""
+    changes: tuple[tuple[str, str, str], ...]
+    """(field of the numerics, what it was, what it is)."""
+    numerics_before: str
+    """The fingerprint of the numerics before, which earlier checkpoints carry."""
+    plan_before: str
+    """The file in the run directory that keeps the plan before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that a run does, resolved from a recipe, a cluster and a data set."""
 
@@ -287,12 +301,19 @@ class Plan:
     learning_rates: tuple[LearningRateSegment, ...]
     """The schedule of `numerics`, for reading."""
     estimate: Estimate
+    deviations: tuple[Deviation, ...] = ()
+    """Oldest first."""
     notes: tuple[str, ...]
     """What a person should know: assumptions, what is unknown, what to do about it."""
 
     def to_json(self) -> str:
         """The plan as JSON text; `from_json` gives back an equal plan."""
         return json.dumps({**asdict(self), "fingerprints": self.fingerprints}, indent=2, allow_nan=False)
+
+    def continues(self, numerics_fingerprint: str) -> bool:
+        """Whether a checkpoint of those numerics is one of this run's, before a deviation or after."""
+        known = (self.numerics.fingerprint, *(deviation.numerics_before for deviation in self.deviations))
+        return numerics_fingerprint in known
 
     @property
     def fingerprints(self) -> dict[str, str]:

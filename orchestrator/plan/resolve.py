@@ -5,7 +5,7 @@ What can't work is reported together, in one PlanError.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -82,6 +82,27 @@ def resolve(
         learning_rates=numerics.schedule.segments(numerics.num_steps),
         estimate=estimated,
         notes=tuple(plan_notes(recipe, cluster, numerics, placement, estimated)),
+    )
+
+
+def resolve_again(before: Plan, recipe: Recipe) -> Plan:
+    """A run's plan by a changed recipe, on the data and the placement that it has. Raises PlanError."""
+    was = before.numerics
+    check_recipe(recipe)
+    facts = DatasetFacts(
+        num_train_images=was.num_train_images + was.num_held_out_images,
+        num_val_images=was.num_test_images or was.num_val_images,
+        num_classes=was.num_classes,
+        fingerprint=was.data_fingerprint,
+    )
+    chosen = recipe.data.model_copy(update={"loader": was.loader})
+    recipe = recipe.model_copy(update={"data": chosen})
+    numerics = _numerics(recipe, facts, before.placement, was.loader, was.model.weights_sha256)
+    return replace(
+        before,
+        numerics=replace(numerics, decoder=was.decoder),
+        execution=resolve_execution(recipe, numerics, before.placement),
+        learning_rates=numerics.schedule.segments(numerics.num_steps),
     )
 
 

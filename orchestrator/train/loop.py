@@ -151,7 +151,7 @@ class _Training:
     def _restore(self, checkpoint: Checkpoint, contents: dict[str, bytes]) -> TrainingState:
         fingerprint = self._numerics.fingerprint
         state = unpack(contents, self._model, self._optimizer, source=checkpoint.path.name)
-        if state.numerics_fingerprint != fingerprint:
+        if not self._plan.continues(state.numerics_fingerprint):
             raise CheckpointError(
                 f"checkpoint {checkpoint.path} belongs to another plan (numerics {state.numerics_fingerprint[:19]}…, "
                 f"this run's are {fingerprint[:19]}…); start a new run, or put the recipe back as it was"
@@ -160,7 +160,7 @@ class _Training:
             self._scaler.load_state_dict(state.grad_scaler)
         if state.guard is not None:
             self._step.guard.load(state.guard)
-        return state
+        return replace(state, numerics_fingerprint=fingerprint)
 
     def run(self) -> Outcome:
         """The experiment."""

@@ -80,6 +80,12 @@ def _notes(plan: Plan, model: nn.Module) -> Iterator[str]:
         yield f"{name} has no batch norm: train.batch_norm_groups says only how a batch is divided into passes."
     elif any(not norm.track_running_stats for norm in norms):
         yield f"{name} has batch norms without running statistics: it is evaluated by those of each batch."
+    silenced = getattr(model, "silenced_dropout", None)
+    if silenced:
+        yield (
+            f"{name} would drop values at random in {silenced}: that is switched off, since timm's dropout isn't drawn "
+            "by sample and a resumed run would differ."
+        )
     frozen = sum(not parameter.requires_grad for parameter in model.parameters())
     if frozen:
         yield f"{name} has {frozen} parameters that timm freezes: they stay as they are."

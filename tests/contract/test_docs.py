@@ -53,7 +53,7 @@ def _code(page: Path) -> str:
 @pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=_name)
 def test_commands_that_are_named_exist(page: Path):
     """`dnctl X` and `dnctl X Y`, where a line or a span of code begins with it."""
-    for name, rest in re.findall(r"(?:^|[`$/]) *dnctl ([a-z]+)((?: [a-z]+)?)", _code(page), re.MULTILINE):
+    for name, rest in re.findall(r"(?:^|[`$/]) *dnctl ([a-z][a-z-]*)((?: [a-z][a-z-]*)?)", _code(page), re.MULTILINE):
         assert [name] in COMMANDS, f"`dnctl {name}` is no command"
         subcommands = [command[1] for command in COMMANDS if command[0:1] == [name] and len(command) > 1]
         assert not subcommands or not rest or rest.strip() in subcommands, f"`dnctl {name}{rest}` is no command"

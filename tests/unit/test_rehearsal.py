@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from orchestrator.errors import NotFoundError, PlanError, UsageError
+from orchestrator.models import create_model
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.resolve import resolve
@@ -56,6 +58,15 @@ def test_a_norm_that_can_not_be_split_over_workers_is_refused_before_it_starts()
     plan = plan_of("efficientnet_b0", "cluster.workers=8", "cluster.split_groups=true")
     with pytest.raises(PlanError, match="BatchNormAct2d, whose groups can't be split over workers"):
         rehearse(plan)
+
+
+def test_dropout_that_a_model_has_by_default_is_switched_off_and_said():
+    for name in ("ghostnet_050", "focalnet_tiny_srf"):
+        notes = rehearse(plan_of(name))
+        assert "that is switched off" in notes[-1]
+    model = create_model("timm:ghostnet_050", num_classes=3, seed=0)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(model(images), model(images))
 
 
 def test_dropout_of_timm_s_is_refused_since_it_belongs_to_no_sample():
