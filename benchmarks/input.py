@@ -1,17 +1,23 @@
-"""How fast is the input pipeline? Ours against DALI's own file reader and against a torchvision DataLoader.
+"""How fast is the input pipeline? Ours against DALI's own readers, a torchvision DataLoader and webdataset's loader.
 
     python benchmarks/input.py [--json] [--repeats 5] [--threads 2]
 
-All three read the same JPEGs of ImageNet's size (500x375 and the like, about 110 kB, 4:2:0), which are made for the
-occasion and lie in the page cache, crop them at random, resize them to 224 by a linear filter, mirror half of them
-and give out uint8 NHWC batches of 64 in host memory. Rounds are interleaved: each ratio compares runs of one round.
+All read the same JPEGs of ImageNet's size (500x375 and the like, about 110 kB, 4:2:0), which are made for the occasion,
+as files or from shards, crop them at random, resize them to 224 by a linear filter, mirror half of them and give out
+batches of 64 in host memory: uint8, or, with colours, float32 after colour jitter, lighting and normalisation. Files
+lie in the page cache, but for the rows called cold. The object store is moto's S3 server, a Python process on the same
+cores. Rounds are interleaved: each ratio compares runs of one round.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import chain, count, islice, repeat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -19,29 +25,33 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.fs
 import torch
 from common import document, print_document, ratio_of_rates
-from nvidia.dali import Pipeline, fn, types
+from input_pipelines import BATCH_SIZE, Pipe, dali_files, dali_webdataset, dnctl, torchvision, webdataset_loader
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import v2
 
-from orchestrator.data.batch import SampleRequest
-from orchestrator.data.index import build_manifest
-from orchestrator.data.loader import open_loader
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.order import epoch_order
-from orchestrator.data.transforms import TrainTransform
+from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.data.sharding import write_shards
+from orchestrator.data.staging import ShardCache
 
 NUM_IMAGES = 512
 NUM_CLASSES = 8
-BATCH_SIZE = 64
 WARMUP_BATCHES = 4
-IMAGE_SIZE = 224
-SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+SHARD_BYTES = 8_000_000  # makes seven shards, so that the peers' workers have several each
 SIZES = ((500, 375), (375, 500), (500, 333), (500, 375))
 JPEG_QUALITY = 93  # makes files of about 110 kB
+COLD = " (cold)"
+RATIOS = {
+    "dali_reader": ("dnctl folder", "dali files"),
+    "torchvision": ("dnctl folder", "torchvision"),
+    "shards/dali_webdataset": ("dnctl shards", "dali webdataset"),
+    "shards/webdataset": ("dnctl shards", "webdataset"),
+    "shards/folder": ("dnctl shards", "dnctl folder"),
+    "colors/torchvision": ("dnctl folder, colors", "torchvision, colors"),
+    "cold/torchvision": ("dnctl folder" + COLD, "torchvision" + COLD),
+    "cold/shards/folder": ("dnctl shards" + COLD, "dnctl folder" + COLD),
+}
 
 
 def photograph(generator: np.random.Generator, width: int, height: int) -> Image.Image:
@@ -61,80 +71,94 @@ def photograph(generator: np.random.Generator, width: int, height: int) -> Image
 
 
 def write_photographs(root: Path) -> float:
-    """Write the images as ROOT/train/CLASS/NUMBER.jpg; returns their mean size in bytes."""
+    """Write the images as ROOT/SPLIT/CLASS/NUMBER.jpg, one a class for validation; returns their mean size in bytes."""
     generator = np.random.default_rng(0)
     num_bytes = []
-    for number in range(NUM_IMAGES):
-        path = root / "train" / str(number % NUM_CLASSES) / f"{number:04d}.jpg"
+    for number in range(NUM_IMAGES + NUM_CLASSES):
+        split = "train" if number < NUM_IMAGES else "val"
+        path = root / split / str(number % NUM_CLASSES) / f"{number:04d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         photograph(generator, *SIZES[number % len(SIZES)]).save(path, quality=JPEG_QUALITY, subsampling="4:2:0")
         num_bytes.append(path.stat().st_size)
     return float(np.mean(num_bytes))
 
 
-def images_per_s(batches: Iterator[Any], num_batches: int) -> float:
+def images_per_s(pipe: Pipe, num_threads: int, num_batches: int) -> float:
     """The rate at which batches come once the pipeline is full."""
+    batches = pipe(num_threads)
     for _ in islice(batches, WARMUP_BATCHES):
         pass
     start = perf_counter()
     for _ in islice(batches, num_batches):
         pass
-    return num_batches * BATCH_SIZE / (perf_counter() - start)
+    rate = num_batches * BATCH_SIZE / (perf_counter() - start)
+    if hasattr(batches, "close"):
+        batches.close()
+    return rate
 
 
-def endless_requests() -> Iterator[SampleRequest]:
-    """Batches of one epoch after the other, in the order that a run would have."""
-    for epoch in count():
-        order = epoch_order(seed=0, epoch=epoch, num_samples=NUM_IMAGES)
-        for start in range(0, NUM_IMAGES, BATCH_SIZE):
-            yield SampleRequest(epoch=epoch, indices=order[start : start + BATCH_SIZE])
+def forget(folder: Path) -> None:
+    """Drop a folder's files from the page cache."""
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
 
 
-def our_rate(kind: str, manifest: Manifest, num_threads: int, num_batches: int) -> float:
-    """One of our loaders."""
-    transform = TrainTransform(
-        image_size=IMAGE_SIZE, crop="torchvision", scale=SCALE, ratio=RATIO, interpolation="bilinear"
+@contextmanager
+def object_store(shards: Path) -> Iterator[str]:
+    """The address of the shards in an S3 server of their own process."""
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:5555",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "5555"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    with open_loader(
-        kind,
-        manifest,
-        transform,
-        seed=0,
-        requests=endless_requests(),
-        max_batch_size=BATCH_SIZE,
-        device="cpu",
-        num_threads=num_threads,
-    ) as loader:
-        return images_per_s(loader, num_batches)
+    try:
+        store = pyarrow.fs.S3FileSystem(scheme="http", endpoint_override="127.0.0.1:5555", allow_bucket_creation=True)
+        for _ in range(100):
+            try:
+                store.create_dir("benchmark")
+                break
+            except OSError:
+                time.sleep(0.1)
+        for path in shards.iterdir():
+            with store.open_output_stream(f"benchmark/{path.name}") as stream:
+                stream.write(path.read_bytes())
+        yield "s3://benchmark"
+    finally:
+        server.terminate()
+        server.wait()
 
 
-def dali_reader_rate(root: Path, num_threads: int, num_batches: int) -> float:
-    """DALI as its documentation uses it: its own reader, shuffling, and its own random crop."""
-    pipeline = Pipeline(batch_size=BATCH_SIZE, num_threads=num_threads, device_id=None, prefetch_queue_depth=2, seed=0)
-    with pipeline:
-        encoded, labels = fn.readers.file(file_root=str(root / "train"), random_shuffle=True)
-        images = fn.decoders.image_random_crop(
-            encoded, device="cpu", output_type=types.RGB, random_area=SCALE, random_aspect_ratio=RATIO
-        )
-        images = fn.resize(images, size=[IMAGE_SIZE, IMAGE_SIZE], interp_type=types.INTERP_LINEAR)
-        pipeline.set_outputs(fn.flip(images, horizontal=fn.random.coin_flip()), labels)
-    pipeline.build()
-    return images_per_s((pipeline.run() for _ in repeat(None)), num_batches)
-
-
-def torchvision_rate(root: Path, num_workers: int, num_batches: int) -> float:
-    """ImageFolder and a DataLoader with as many workers as the others have threads."""
-    transform = v2.Compose(
-        [
-            v2.RandomResizedCrop(IMAGE_SIZE, scale=SCALE, ratio=RATIO, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-        ]
-    )
-    folder = ImageFolder(str(root / "train"), transform)
-    num_epochs = -(-(num_batches + WARMUP_BATCHES) * BATCH_SIZE // NUM_IMAGES)
-    loader = DataLoader(ConcatDataset([folder] * num_epochs), BATCH_SIZE, shuffle=True, num_workers=num_workers)
-    return images_per_s(iter(loader), num_batches)
+def pipelines(root: Path, dataset: Dataset, shards: Path, remote: Dataset, cache: Path) -> dict[str, Pipe]:
+    """All that is compared, by name."""
+    in_shards = index_dataset(shards).train
+    names = [str(path) for path in sorted(shards.glob("train-*.tar"))]
+    copies = ShardCache(folder=cache, max_bytes=10**10)
+    warm = {
+        "dnctl folder": dnctl("dali", dataset.train),
+        "dnctl shards": dnctl("dali", in_shards),
+        "dali files": dali_files(root),
+        "dali webdataset": dali_webdataset(names),
+        "torchvision": torchvision(root),
+        "webdataset": webdataset_loader(names),
+        "dnctl folder, pytorch": dnctl("pytorch", dataset.train),
+        "dnctl folder, colors": dnctl("dali", dataset.train, colors=True),
+        "torchvision, colors": torchvision(root, colors=True),
+        "dnctl s3": dnctl("dali", remote.train),
+        "dnctl s3, copies on disk": dnctl("dali", remote.train, cache=copies),
+    }
+    cold = ("dnctl folder", "dnctl shards", "torchvision", "dali files")
+    return warm | {name + COLD: warm[name] for name in cold}
 
 
 def main() -> None:
@@ -146,25 +170,39 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root, shards, cache = Path(folder, "images"), Path(folder, "shards"), Path(folder, "cache")
         mean_bytes = write_photographs(root)
-        manifest = build_manifest(root, "train")
-        pipelines: dict[str, Callable[[int, int], float]] = {
-            "dnctl dali": partial(our_rate, "dali", manifest),
-            "dali_reader": partial(dali_reader_rate, root),
-            "torchvision": partial(torchvision_rate, root),
-            "dnctl pytorch": partial(our_rate, "pytorch", manifest),
-        }
-        rates: dict[str, list[float]] = {name: [] for name in pipelines}
-        for name, rate in chain.from_iterable(repeat(tuple(pipelines.items()), arguments.repeats)):
-            rates[name].append(rate(arguments.threads, arguments.batches))
+        dataset = index_dataset(root)
+        write_shards(dataset, shards, shard_bytes=SHARD_BYTES)
+        with object_store(shards) as address:
+            remote = index_dataset(address, cache_dir=cache)
+            compared = pipelines(root, dataset, shards, remote, cache)
+            rates: dict[str, list[float]] = {name: [] for name in compared}
+            for _ in range(arguments.repeats):
+                for name, pipe in compared.items():
+                    # A cold run ends before files are read a second time.
+                    num_batches = min(arguments.batches, 3) if name.endswith(COLD) else arguments.batches
+                    if name.endswith(COLD):
+                        forget(Path(folder))
+                    rates[name].append(images_per_s(pipe, arguments.threads, num_batches))
     rows = [
-        {"pipeline": name, "images_per_s": median(measured), "lowest": min(measured), "highest": max(measured)}
-        | {"threads": arguments.threads, "image_bytes": round(mean_bytes)}
+        row_of(name, measured, arguments.threads) | {"image_bytes": round(mean_bytes)}
         for name, measured in rates.items()
     ]
-    ratios = {peer: ratio_of_rates(rates["dnctl dali"], rates[peer]) for peer in ("dali_reader", "torchvision")}
+    ratios = {name: ratio_of_rates(rates[ours], rates[theirs]) for name, (ours, theirs) in RATIOS.items()}
     print_document(document(rows=rows, ratios=ratios), as_json=arguments.json)
+
+
+def row_of(name: str, measured: list[float], num_threads: int) -> dict[str, Any]:
+    """What a pipeline came to."""
+    return {
+        "pipeline": name,
+        "images_per_s": median(measured),
+        "per_core": median(measured) / num_threads,
+        "lowest": min(measured),
+        "highest": max(measured),
+        "threads": num_threads,
+    }
 
 
 if __name__ == "__main__":
