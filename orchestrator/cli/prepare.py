@@ -22,24 +22,10 @@ class DatasetName(StrEnum):
     SVHN = "svhn"
 
 
-class ValidationChoice(StrEnum):
-    """What val/ holds of a data set that comes without a validation set."""
-
-    TEST = "test"
-    HELD_OUT = "held-out"
-
-
 def prepare(
     dataset: Annotated[DatasetName, typer.Argument(help="The data set.")],
     archives: Annotated[Path, typer.Option(help="The folder that holds the official archives.")],
     out: Annotated[Path, typer.Option(help="The folder to write; it is made if it isn't there.")],
-    validation: Annotated[
-        ValidationChoice | None,
-        typer.Option(
-            help="CIFAR and SVHN. test: train/ holds all training images, val/ the test set; CIFAR's default. "
-            "held-out: val/ holds some of the training images, test/ the test set; SVHN's default."
-        ),
-    ] = None,
     sums: Annotated[
         Path | None, typer.Option(help="Hold the archives against this file of md5sum, not against the official sums.")
     ] = None,
@@ -55,9 +41,7 @@ def prepare(
     from orchestrator.data.prepare.datasets import Request
     from orchestrator.data.prepare.datasets import prepare as prepare_dataset
 
-    request = Request(
-        dataset=dataset.value, archives=archives, validation=validation.value if validation else None, sums=sums
-    )
+    request = Request(dataset=dataset.value, archives=archives, sums=sums)
     try:
         with byte_progress() as progress:
             prepared = prepare_dataset(request, out, num_threads=threads, progress=progress)

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from orchestrator.data.index import build_manifest, index_dataset
-from orchestrator.data.prepare import datasets, folder, svhn
-from orchestrator.data.prepare.datasets import DATASETS, Request, archives_of, open_source, prepare
+from orchestrator.data.prepare import datasets, folder
+from orchestrator.data.prepare.datasets import DATASETS, Request, archives_of, open_archived, prepare
 from orchestrator.data.prepare.png import stored_png
 from orchestrator.data.prepare.record import preparing, read_record
-from orchestrator.errors import DataError, UsageError
+from orchestrator.errors import DataError
 from tests import archives as made
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -30,17 +30,17 @@ def imagenet(tmp_path: Path) -> Path:
     return made.write_imagenet(tmp_path / "archives")
 
 
-def request_of(dataset: str, archives: Path, **options) -> Request:
-    return Request(dataset=dataset, archives=archives, sums=archives / "MD5SUMS", **options)
+def request_of(dataset: str, archives: Path) -> Request:
+    return Request(dataset=dataset, archives=archives, sums=archives / "MD5SUMS")
 
 
-def prepared(dataset: str, archives: Path, out: Path, *, progress=lambda *told: None, **options):
-    return prepare(request_of(dataset, archives, **options), out, num_threads=2, progress=progress)
+def prepared(dataset: str, archives: Path, out: Path, *, progress=lambda *told: None):
+    return prepare(request_of(dataset, archives), out, num_threads=2, progress=progress)
 
 
-def refusal(dataset: str, archives: Path, out: Path, **options) -> str:
+def refusal(dataset: str, archives: Path, out: Path) -> str:
     with pytest.raises(DataError) as caught:
-        prepared(dataset, archives, out, **options)
+        prepared(dataset, archives, out)
     return str(caught.value)
 
 
@@ -82,10 +82,10 @@ def test_imagenet_is_laid_out_by_the_devkit(imagenet, tmp_path):
 def test_samples_come_in_the_order_of_the_manifest(imagenet, tmp_path):
     request = request_of("imagenet", imagenet)
     prepared("imagenet", imagenet, tmp_path / "out")
-    source = open_source(request, archives_of(request))
+    archived = open_archived(request, archives_of(request))
     for split in ("train", "val"):
         manifest = build_manifest(tmp_path / "out", split)
-        samples = list(source.samples(split))
+        samples = list(archived.samples(split))
         assert [f"{s.class_name}/{s.name}" for s in samples] == manifest.relative_paths.to_pylist()
         assert [s.data for s in samples] == [Path(p).read_bytes() for p in manifest.paths(np.arange(len(samples)))]
         assert {s.split for s in samples} == {split}
@@ -343,8 +343,6 @@ def test_folders_of_another_data_set_are_left_alone(imagenet, tmp_path):
     cifar = made.write_cifar10(tmp_path / "cifar", "python")
     prepared("cifar10", cifar, out)
     assert "was prepared as cifar10 and not imagenet. Name another" in refusal("imagenet", imagenet, out)
-    message = refusal("cifar10", cifar, out, validation="held-out")
-    assert "was prepared with --validation test and not held-out. Name another" in message
     binary = made.write_cifar10(tmp_path / "binary", "binary")
     message = refusal("cifar10", binary, out)
     assert "was prepared from cifar-10-python.tar.gz" in message
@@ -412,21 +410,6 @@ def test_cifar10_holds_every_picture_to_the_bit_in_both_versions(tmp_path):
     assert index_dataset(tmp_path / "out-python").classes == tuple(made.CIFAR10_NAMES)
 
 
-def test_cifar_holds_out_the_last_tenth_of_the_training_images(tmp_path):
-    archives = made.write_cifar100(tmp_path / "archives", "python")
-    done = prepared("cifar100", archives, tmp_path / "out", validation="held-out")
-    numbers = {
-        split: sorted(int(path.stem) for path in (tmp_path / "out" / split).rglob("*.png")) for split in done.num_images
-    }
-    assert numbers == {
-        "train": list(range(900)),
-        "val": list(range(900, 1000)),
-        "test": list(range(100)),
-    }
-    final = prepared("cifar100", archives, tmp_path / "final")
-    assert {split: sum(counts.values()) for split, counts in final.num_images.items()} == {"train": 1000, "val": 100}
-
-
 def test_cifar100_labels_are_the_fine_ones_in_both_versions(tmp_path):
     for version in ("python", "binary"):
         prepared("cifar100", made.write_cifar100(tmp_path / version, version), tmp_path / f"out-{version}")
@@ -460,33 +443,23 @@ def test_batches_that_are_damaged_are_refused(tmp_path, version, damage):
     assert f"cifar-10-{version}.tar.gz doesn't hold what CIFAR's archives hold" in message
 
 
-def test_svhn_holds_every_picture_to_the_bit_and_0_is_the_class_0(tmp_path, monkeypatch):
-    monkeypatch.setattr(svhn, "NUM_HELD_OUT_BY_CLASS", {"extra": 2, "train": 4})
+def test_svhn_holds_every_picture_to_the_bit_and_0_is_the_class_0(tmp_path):
     archives = made.write_svhn(tmp_path / "archives", num_train=60, num_extra=40, num_test=20)
     done = prepared("svhn", archives, tmp_path / "out")
-    assert {split: set(counts.values()) for split, counts in done.num_images.items()} == {
-        "train": {4},
-        "val": {6},
-        "test": {2},
-    }
-    train, extra, test = (made.small_pictures(n, seed=seed) for seed, n in ((10, 60), (11, 40), (12, 20)))
+    assert {split: set(counts.values()) for split, counts in done.num_images.items()} == {"train": {10}, "val": {2}}
+    pictures = {"train_": made.small_pictures(60, seed=10), "extra_": made.small_pictures(40, seed=11)}
     for digit in range(10):
-        first = (digit - 1) % 10  # of the labels 1 … 9, 10 in turn
-        expected = {
-            "val": {f"extra_{first + 10 * n:06d}": extra[first + 10 * n] for n in range(2)}
-            | {f"train_{first + 10 * n:06d}": train[first + 10 * n] for n in range(4)},
-            "train": {f"extra_{first + 10 * n:06d}": extra[first + 10 * n] for n in range(2, 4)}
-            | {f"train_{first + 10 * n:06d}": train[first + 10 * n] for n in range(4, 6)},
-            "test": {f"{first + 10 * n:06d}": test[first + 10 * n] for n in range(2)},
-        }
-        for split, pictures in expected.items():
-            files = {path.stem: picture(path) for path in (tmp_path / "out" / split / str(digit)).iterdir()}
-            assert files.keys() == pictures.keys()
-            assert all((files[name] == pictures[name]).all() for name in pictures)
+        expected = {f"{name}{n:06d}": (name, n) for name in pictures for n in of_digit(digit, len(pictures[name]))}
+        files = {path.stem: picture(path) for path in (tmp_path / "out/train" / str(digit)).iterdir()}
+        assert files.keys() == expected.keys()
+        assert all((files[stem] == pictures[name][n]).all() for stem, (name, n) in expected.items())
+        for n in of_digit(digit, 20):
+            found = picture(tmp_path / f"out/val/{digit}/{n:06d}.png")
+            np.testing.assert_array_equal(found, made.small_pictures(20, seed=12)[n])
 
 
-def test_svhn_holds_out_6000_training_images():
-    assert 10 * sum(svhn.NUM_HELD_OUT_BY_CLASS.values()) == 6000
+def of_digit(digit: int, num_images: int) -> range:
+    return range((digit - 1) % 10, num_images, 10)  # the labels are 1 … 9, 10 in turn
 
 
 def test_svhn_files_that_hold_something_else_are_refused(tmp_path):
@@ -496,11 +469,6 @@ def test_svhn_files_that_hold_something_else_are_refused(tmp_path):
     savemat(archives / "extra_32x32.mat", {"X": np.zeros((32, 32, 3, 5)), "y": np.ones(5)})
     made.write_sums(archives)
     assert "extra_32x32.mat doesn't hold what SVHN's files hold" in refusal("svhn", archives, tmp_path / "out")
-
-
-def test_a_choice_of_validation_is_refused_where_there_is_none(imagenet, tmp_path):
-    with pytest.raises(UsageError, match="has a validation set of its own"):
-        prepared("imagenet", imagenet, tmp_path / "out", validation="test")
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (1, 1, 3), (5, 7, 3), (147, 148, 3)])

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.data.prepare.archives import Archive
-from orchestrator.data.prepare.parts import Source
-from orchestrator.data.prepare.pixels import Block, Validation, parts_of_pixels
+from orchestrator.data.prepare.parts import ArchivedDataset
+from orchestrator.data.prepare.pixels import Block, parts_of_pixels
 from orchestrator.data.prepare.tars import read_members
 from orchestrator.errors import DataError
 
@@ -29,7 +29,6 @@ CIFAR100_BINARY = Archive(name="cifar-100-binary.tar.gz", md5="03b5dce01913d6316
 
 _SIDE = 32
 _PIXEL_BYTES = 3 * _SIDE * _SIDE
-_HELD_OUT_SHARE = 10  # one in ten training images: 5,000 of 50,000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +66,8 @@ _LAYOUTS = {
 }
 
 
-def cifar_source(archive: Path, validation: Validation) -> Source:
-    """The parts of CIFAR-10 or CIFAR-100, whichever archive it is. Raises DataError if it doesn't hold that.
-
-    Of the training images, in their order, the last tenth is held out: 45,000 and 5,000 images, as in the code of
-    "Deep Networks with Stochastic Depth" by some of the same authors.
-    """
+def archived_cifar(archive: Path) -> ArchivedDataset:
+    """The parts of CIFAR-10 or CIFAR-100, whichever archive it is. Raises DataError if it doesn't hold that."""
     layout = _LAYOUTS[archive.name]
     files = read_members(archive, [*layout.train, layout.test, layout.class_names])
     try:
@@ -81,18 +76,16 @@ def cifar_source(archive: Path, validation: Validation) -> Source:
         test = _block([files[layout.test]], layout)
     except (pickle.UnpicklingError, EOFError, KeyError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise DataError(f"{archive} doesn't hold what CIFAR's archives hold: {error!r}.") from error
-    return Source(parts=parts_of_pixels([train], test, class_names=class_names, validation=validation))
+    return ArchivedDataset(parts=parts_of_pixels([train], test, class_names=class_names))
 
 
 def _block(contents: Sequence[bytes], layout: _Layout) -> Block:
     planes, labels = zip(*(_planes_and_labels(content, layout) for content in contents), strict=True)
     if len({len(batch) for batch in labels}) > 1 or not len(labels[0]):
         raise ValueError(f"batches of {', '.join(str(len(batch)) for batch in labels)} images")
-    num_images = sum(map(len, labels))
     return Block(
         pixels=np.concatenate(planes).reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1),
         labels=np.concatenate(labels),
-        held_out=np.arange(num_images) >= num_images - num_images // _HELD_OUT_SHARE,
     )
 
 

@@ -13,10 +13,9 @@ from orchestrator.data.prepare.archives import (
     with_sums_of,
 )
 from orchestrator.data.prepare.folder import check_space, parts_to_write, write_parts
-from orchestrator.data.prepare.parts import Source
-from orchestrator.data.prepare.pixels import Validation
+from orchestrator.data.prepare.parts import ArchivedDataset
 from orchestrator.data.prepare.record import FOLDER, Record, preparing, read_record, write_record
-from orchestrator.errors import DataError, UsageError
+from orchestrator.errors import DataError
 
 Progress = Callable[[str, int, int], None]
 """Told (what is being done, bytes done, bytes in all); may be called from any thread."""
@@ -29,40 +28,34 @@ class Published:
     choices: Sequence[Sequence[Archive]]
     """Sets of archives, any of which is enough."""
     origin: str
-    default_validation: Validation | None
-    """None for a data set that comes with a validation set."""
-    open_source: Callable[[Path, Sequence[Archive], Validation], Source]
-    """Given the folder of the archives, which of them to read, and what to validate on."""
+    open_archived: Callable[[Path, Sequence[Archive]], ArchivedDataset]
+    """Given the folder of the archives and which of them to read."""
 
 
-def _open_cifar(folder: Path, archives: Sequence[Archive], validation: Validation) -> Source:
-    return cifar.cifar_source(folder / archives[0].name, validation)
+def _open_cifar(folder: Path, archives: Sequence[Archive]) -> ArchivedDataset:
+    return cifar.archived_cifar(folder / archives[0].name)
 
 
 DATASETS: Mapping[str, Published] = {
     "imagenet": Published(
         choices=[[imagenet.TRAIN, imagenet.VAL, imagenet.DEVKIT]],
         origin=imagenet.ORIGIN,
-        default_validation=None,
-        open_source=lambda folder, archives, validation: imagenet.imagenet_source(folder),
+        open_archived=lambda folder, archives: imagenet.archived_imagenet(folder),
     ),
     "cifar10": Published(
         choices=[[cifar.CIFAR10_PYTHON], [cifar.CIFAR10_BINARY]],
         origin=cifar.ORIGIN,
-        default_validation="test",
-        open_source=_open_cifar,
+        open_archived=_open_cifar,
     ),
     "cifar100": Published(
         choices=[[cifar.CIFAR100_PYTHON], [cifar.CIFAR100_BINARY]],
         origin=cifar.ORIGIN,
-        default_validation="test",
-        open_source=_open_cifar,
+        open_archived=_open_cifar,
     ),
     "svhn": Published(
         choices=[[svhn.TRAIN, svhn.EXTRA, svhn.TEST]],
         origin=svhn.ORIGIN,
-        default_validation="held-out",
-        open_source=lambda folder, archives, validation: svhn.svhn_source(folder, validation),
+        open_archived=lambda folder, archives: svhn.archived_svhn(folder),
     ),
 }
 
@@ -86,8 +79,6 @@ class Request:
     """A key of DATASETS."""
     archives: Path
     """The folder that holds them."""
-    validation: Validation | None = None
-    """The data set's usual one if None."""
     sums: Path | None = None
     """A file that md5sum wrote, to hold the archives against in place of the official sums."""
 
@@ -95,20 +86,14 @@ class Request:
 def archives_of(request: Request) -> tuple[Archive, ...]:
     """The archives to read, with the sums that they have to have. Raises DataError if they aren't all there."""
     published = DATASETS[request.dataset]
-    if published.default_validation is None and request.validation is not None:
-        raise UsageError(f"{request.dataset} has a validation set of its own; leave --validation out.")
     archives = find_archives(request.archives, published.choices, origin=published.origin)
     return archives if request.sums is None else with_sums_of(archives, request.sums)
 
 
-def open_source(request: Request, archives: Sequence[Archive]) -> Source:
+def open_archived(request: Request, archives: Sequence[Archive]) -> ArchivedDataset:
     """What is in the archives. Raises DataError if they don't hold what they should, UsageError without scipy."""
     published = DATASETS[request.dataset]
-    return published.open_source(request.archives, archives, _validation(request) or "test")
-
-
-def _validation(request: Request) -> Validation | None:
-    return request.validation or DATASETS[request.dataset].default_validation
+    return published.open_archived(request.archives, archives)
 
 
 def prepare(request: Request, out: Path, *, num_threads: int | None = None, progress: Progress) -> Prepared:
@@ -116,15 +101,15 @@ def prepare(request: Request, out: Path, *, num_threads: int | None = None, prog
 
     num_threads: classes written at a time; as many as there are cores, and at most 8, if None.
     Raises DataError for archives that are missing or wrong, for a folder that is in use, holds something else, or has
-    no room, and when the disk is full; UsageError for what can't be asked for.
+    no room, and when the disk is full; UsageError without scipy, where that is needed.
     """
     archives = archives_of(request)
     try:
         _check_out(out)
         with preparing(out):
             record = _begin(request, archives, out, progress)
-            source = open_source(request, archives)
-            missing = parts_to_write(out, source.parts)
+            archived = open_archived(request, archives)
+            missing = parts_to_write(out, archived.parts)
             check_space(out, missing)
             write_parts(
                 out,
@@ -132,11 +117,11 @@ def prepare(request: Request, out: Path, *, num_threads: int | None = None, prog
                 num_threads=num_threads or min(8, os.cpu_count() or 1),
                 progress=lambda done, total: progress("writing", done, total),
             )
-            write_record(out, record.completed(source.num_images))
+            write_record(out, record.completed(archived.num_images))
     except OSError as error:
         raise DataError(f"{out} can't be prepared: {error.filename or out}: {error.strerror or error}.") from error
     return Prepared(
-        num_images=source.num_images, num_class_folders=len(source.parts), num_class_folders_written=len(missing)
+        num_images=archived.num_images, num_class_folders=len(archived.parts), num_class_folders_written=len(missing)
     )
 
 
@@ -156,7 +141,7 @@ def _begin(request: Request, archives: Sequence[Archive], out: Path, progress: P
         progress=lambda done, total: progress("checking sums", done, total),
     )
     official = request.sums is None
-    record = Record(dataset=request.dataset, validation=_validation(request), official=official, archives=verified)
+    record = Record(dataset=request.dataset, official=official, archives=verified)
     if before and (differences := before.differences(record)):
         raise DataError(f"{out} was prepared {', '.join(differences)}. Name another folder.")
     write_record(out, record)

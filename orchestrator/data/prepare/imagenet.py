@@ -13,7 +13,7 @@ from pathlib import Path
 from orchestrator.data.folder import printable
 from orchestrator.data.prepare.archives import Archive
 from orchestrator.data.prepare.matlab import load_mat
-from orchestrator.data.prepare.parts import Part, Source
+from orchestrator.data.prepare.parts import ArchivedDataset, Part
 from orchestrator.data.prepare.tars import Member, read_at, read_members, tar_members
 from orchestrator.errors import DataError
 
@@ -37,10 +37,10 @@ class Devkit:
     """The class of each validation image, in the order of their numbers."""
 
 
-def imagenet_source(folder: Path) -> Source:
+def archived_imagenet(folder: Path) -> ArchivedDataset:
     """The parts of ImageNet in a folder that holds its three archives. Raises DataError if they don't fit together."""
     devkit = read_devkit(folder / DEVKIT.name)
-    return Source(parts=(*_train_parts(folder / TRAIN.name, devkit), *_val_parts(folder / VAL.name, devkit)))
+    return ArchivedDataset(parts=(*_train_parts(folder / TRAIN.name, devkit), *_val_parts(folder / VAL.name, devkit)))
 
 
 def read_devkit(archive: Path) -> Devkit:

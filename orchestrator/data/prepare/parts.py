@@ -1,6 +1,6 @@
 """The seam between archives and what is made of them: a data set as parts, each part one class of one split.
 
-Sources (imagenet.py, cifar.py, svhn.py) make parts out of archives; a writer (folder.py) consumes them. A part is read
+Readers of archives (imagenet.py, cifar.py, svhn.py) make the parts; a writer (folder.py) consumes them. A part is read
 independently of the others, so a writer may take several at a time, and take up where it was interrupted. Parts, and
 the images of a part, come in the order in which a manifest lists them.
 """
@@ -45,7 +45,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ArchivedDataset:
     """A data set that lies in archives."""
 
     parts: tuple[Part, ...]

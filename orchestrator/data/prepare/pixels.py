@@ -1,8 +1,7 @@
-"""Data sets that come as arrays of pixels: which image goes into which split, and the files that they become."""
+"""Data sets that come as arrays of pixels, and the files that they become."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +9,6 @@ import numpy.typing as npt
 from orchestrator.data.prepare.parts import Part
 from orchestrator.data.prepare.png import stored_png
 from orchestrator.errors import DataError
-
-Validation = Literal["test", "held-out"]
-"""What val/ is to hold: the test set, with train/ all training images; or the held-out training images, with train/ the
-others and the test set in test/."""
 
 _MAX_FILE_BYTES = 4096  # of a 32x32 image: 3172, and filesystems give whole blocks
 
@@ -26,33 +21,20 @@ class Block:
     """uint8[n, height, width, 3], in any order of memory."""
     labels: npt.NDArray[np.int64]
     """int64[n]."""
-    held_out: npt.NDArray[np.bool_]
-    """bool[n]: which are validated on where the test set isn't."""
     prefix: str = ""
     """Of the files' names, which are numbers otherwise."""
 
 
-def parts_of_pixels(
-    train: Sequence[Block], test: Block, *, class_names: Sequence[str], validation: Validation
-) -> tuple[Part, ...]:
-    """The parts of a data set.
+def parts_of_pixels(train: Sequence[Block], test: Block, *, class_names: Sequence[str]) -> tuple[Part, ...]:
+    """The parts of a data set: train/ has all training images, val/ the test set.
 
     train: in the order of their prefixes. class_names: by label, and in the order of the names, so that labels stay
     what they are. Raises DataError if a split has no image of a class, or a label no class.
     """
-    everything = [(block, np.ones(len(block.labels), dtype=np.bool_)) for block in train]
-    kept = [(block, ~block.held_out) for block in train]
-    held_out = [(block, block.held_out) for block in train]
-    of_test = [(test, np.ones(len(test.labels), dtype=np.bool_))]
-    splits = (
-        {"train": everything, "val": of_test}
-        if validation == "test"
-        else {"train": kept, "val": held_out, "test": of_test}
-    )
     _check(class_names, [*train, test])
     return tuple(
-        _part(split, name, [(block, np.flatnonzero(chosen & (block.labels == label))) for block, chosen in blocks])
-        for split, blocks in splits.items()
+        _part(split, name, [(block, np.flatnonzero(block.labels == label)) for block in blocks])
+        for split, blocks in (("train", train), ("val", [test]))
         for label, name in enumerate(class_names)
     )
 

@@ -30,8 +30,6 @@ class Record:
     """What is known of a prepared data set."""
 
     dataset: str
-    validation: str | None
-    """See `pixels.Validation`; None for a data set that has a validation set of its own."""
     official: bool
     """Whether the archives were held against the official sums."""
     archives: Mapping[str, Verified]
@@ -43,10 +41,7 @@ class Record:
         """What makes the two different data sets, in words: "as cifar100 and not cifar10"."""
         pairs = [(f"as {self.dataset}", other.dataset)]
         if self.dataset == other.dataset:
-            pairs = [
-                (f"with --validation {self.validation}", f"{other.validation}"),
-                (f"from {_sums(self.archives)}", _sums(other.archives)),
-            ]
+            pairs = [(f"from {_sums(self.archives)}", _sums(other.archives))]
         return [f"{ours} and not {theirs}" for ours, theirs in pairs if not ours.endswith(f" {theirs}")]
 
     def completed(self, num_images: Mapping[str, Mapping[str, int]]) -> Self:
