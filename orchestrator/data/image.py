@@ -4,6 +4,7 @@ Orientation tags are ignored, as by every ImageNet pipeline. Only formats that P
 same pixels are accepted; what a file is called doesn't matter, what it holds does.
 """
 
+import hashlib
 import os
 import stat
 import warnings
@@ -17,8 +18,9 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 _JPEG_END = b"\xff\xd9"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_BIT_DEPTH_OFFSET = 24  # in the header chunk, which the format puts first
+_OS2_HEADER_SIZE = (12).to_bytes(4, "little")
+_HEAD_BYTES = 32
 
 ACCEPTED_MODES = {
     "JPEG": {"L", "RGB", "CMYK"},
@@ -41,6 +43,8 @@ class ImageHeader:
     width: int
     height: int
     num_bytes: int
+    sha256: bytes = b""
+    """Of the file; of one that was inspected and decoded in full."""
 
 
 def inspect_image(path: str | Path, *, full_decode: bool) -> ImageHeader:
@@ -50,18 +54,28 @@ def inspect_image(path: str | Path, *, full_decode: bool) -> ImageHeader:
     marker is taken for whole unless `full_decode`; any other image is decoded to know.
     """
     with _reading(path) as (file, num_bytes):
-        is_16_bit_png = _is_16_bit_png(file)
-        ends_as_jpeg = _ends_as_jpeg(file, num_bytes)
-        image = Image.open(file)
-        found = image.format or "unknown"
-        if found not in ACCEPTED_MODES:
-            raise BadImageError(f"is a {found} image; the loaders agree on JPEG, PNG, WebP and BMP alone")
-        if is_16_bit_png or image.mode not in ACCEPTED_MODES[found]:
-            depth = "16 bits a channel" if is_16_bit_png else f"PIL mode {image.mode}"
-            raise BadImageError(f"is a {found} image with {depth}, which the loaders don't read alike")
-        if full_decode or not (found in ("JPEG", "MPO") and ends_as_jpeg):
-            image.load()
-        return ImageHeader(width=image.width, height=image.height, num_bytes=num_bytes)
+        return _inspected(file, num_bytes, full_decode)
+
+
+def inspect_encoded(encoded: bytes) -> ImageHeader:
+    """Check an image that is in memory, decoding it in full, and return its size, or raise BadImageError."""
+    with _translated_faults():
+        return _inspected(BytesIO(encoded), len(encoded), full_decode=True)
+
+
+def _inspected(file: BinaryIO, num_bytes: int, full_decode: bool) -> ImageHeader:
+    head = _head(file)
+    ends_as_jpeg = _ends_as_jpeg(file, num_bytes)
+    image = Image.open(file)
+    found = image.format or "unknown"
+    if found not in ACCEPTED_MODES:
+        raise BadImageError(f"is a {found} image; the loaders agree on JPEG, PNG, WebP and BMP alone")
+    if kind := _read_differently(image, head):
+        raise BadImageError(f"is a {found} image {kind}, which the loaders don't read alike")
+    if full_decode or not (found in ("JPEG", "MPO") and ends_as_jpeg):
+        image.load()
+    sha256 = _sha256(file) if full_decode else b""
+    return ImageHeader(width=image.width, height=image.height, num_bytes=num_bytes, sha256=sha256)
 
 
 def read_encoded(path: str | Path, expected: ImageHeader) -> bytes:
@@ -131,11 +145,34 @@ def _translated_faults() -> Iterator[None]:
         raise BadImageError(f"is damaged: {error or type(error).__name__}") from error
 
 
-def _is_16_bit_png(file: BinaryIO) -> bool:
-    """Whether the file begins as a PNG of 16 bits a channel, which PIL's modes don't tell. Leaves it at its start."""
-    head = file.read(_PNG_BIT_DEPTH_OFFSET + 1)
+def _sha256(file: BinaryIO) -> bytes:
     file.seek(0)
-    return head.startswith(_PNG_SIGNATURE) and head[_PNG_BIT_DEPTH_OFFSET:] == b"\x10"
+    return hashlib.sha256(file.read()).digest()
+
+
+def _head(file: BinaryIO) -> bytes:
+    """The file's first bytes. Leaves it at its start."""
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    return head
+
+
+def _read_differently(image: Image.Image, head: bytes) -> str:
+    """Which kind of an accepted format the loaders don't read alike an image is, "" if it is none.
+
+    PIL's mode of a PNG or BMP is what it becomes, so the depth is looked up in the file. PIL inverts CMYK if Adobe's
+    marker is there, DALI always.
+    """
+    bmp_depth_offset = 24 if head[14:18] == _OS2_HEADER_SIZE else 28
+    if head.startswith(b"\x89PNG") and head[_PNG_BIT_DEPTH_OFFSET] == 16:
+        return "with 16 bits a channel"
+    if head.startswith(b"BM") and int.from_bytes(head[bmp_depth_offset : bmp_depth_offset + 2], "little") == 16:
+        return "with 16 bits a pixel"
+    if image.mode not in ACCEPTED_MODES[image.format or ""]:
+        return f"with PIL mode {image.mode}"
+    if image.mode == "CMYK" and "adobe" not in image.info:
+        return "in CMYK without Adobe's marker"
+    return ""
 
 
 def _ends_as_jpeg(file: BinaryIO, num_bytes: int) -> bool:
