@@ -9,6 +9,8 @@ import typer
 from orchestrator.cli.output import JsonOption, console, print_json
 from orchestrator.cli.prepare import prepare
 from orchestrator.cli.progress import progress_bar
+from orchestrator.cli.stats import stats
+from orchestrator.cli.verify import verify
 
 if TYPE_CHECKING:
     from orchestrator.data.index import Dataset
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make and check data sets.", no_args_is_help=True)
 app.command()(prepare)
+app.command()(verify)
+app.command()(stats)
 
 
 class Damaged(StrEnum):

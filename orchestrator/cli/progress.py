@@ -3,34 +3,47 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import stderr
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn, TaskID
+
+NamedProgress = Callable[[str, int, int], None]
+"""Called with (what is being done, done, total), from any thread. Each thing that is done has a bar of its own."""
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function to call with (done, total). The bar goes away when it is over."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with item_progress() as advance:
+        yield lambda done, total: advance(description, done, total)
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr(), transient=True, disable=not stderr().is_terminal) as progress:
-        task = None
 
-        def advance(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = progress.add_task(description, total=total)
-            progress.update(task, completed=done, total=total)
+@contextmanager
+def item_progress() -> Iterator[NamedProgress]:
+    """Bars that count things."""
+    from rich.progress import MofNCompleteColumn
 
+    with _bars(MofNCompleteColumn()) as advance:
         yield advance
 
 
 @contextmanager
-def byte_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a function to call, from any thread, with (what is being done, bytes done, bytes in all)."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+def byte_progress() -> Iterator[NamedProgress]:
+    """Bars that count bytes."""
+    from rich.progress import DownloadColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with _bars(DownloadColumn()) as advance:
+        yield advance
+
+
+@contextmanager
+def _bars(amount: "ProgressColumn") -> Iterator[NamedProgress]:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True, disable=not stderr().is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
         lock = Lock()

@@ -5,6 +5,8 @@ image.py      one file: is it whole, how large is it, which pixels does it hold
 manifest.py   the table of a split: path, label, width, height and size of each image, memory-mapped
 inspection.py all images of a data set, in parallel
 index.py      makes manifests, once; checks that train and val belong together
+verify.py     whether a data set is what it should be, by expectation.py
+stats.py      how large its images are, mean and deviation of its channels
 order.py      the order of an epoch
 draws.py      the random crop and mirror of a sample
 color.py      the random change of a sample's colours

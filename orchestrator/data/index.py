@@ -69,7 +69,11 @@ def index_dataset(
     """
     settings = _settings(full_decode, damaged, progress, num_threads, cache_dir)
     manifests = _found_or_made(root, ("train", "val"), settings)
-    train, val = manifests["train"], manifests["val"]
+    return dataset_of(manifests["train"], manifests["val"])
+
+
+def dataset_of(train: Manifest, val: Manifest) -> Dataset:
+    """Two splits as a data set. They have the same classes."""
     both = hashlib.sha256(f"{train.fingerprint}\n{val.fingerprint}\n".encode())
     return Dataset(train=train, val=val, fingerprint=f"sha256:{both.hexdigest()}")
 
@@ -96,12 +100,11 @@ def _settings(
     num_threads: int | None,
     cache_dir: Path | None,
 ) -> _Settings:
-    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return _Settings(
         full_decode=full_decode,
         damaged=damaged,
-        num_threads=num_threads or 2 * (os.cpu_count() or 1),
-        cache_dir=cache_dir or user_cache / "dnctl",
+        num_threads=num_threads or default_threads(),
+        cache_dir=cache_dir or _user_cache(),
         progress=progress or (lambda done, total: None),
     )
 
@@ -113,10 +116,19 @@ def _found_or_made(root: str | Path, splits: Sequence[str], settings: _Settings)
     manifests = open_shard_set(root, splits, cache_dir=settings.cache_dir)
     if settings.full_decode and not all(manifest.full_decode for manifest in manifests.values()):
         raise UsageError(f"{root} is a shard set; every image is decoded before it is made: index its folder instead.")
-    faults = _class_faults({split: manifest.classes for split, manifest in manifests.items()})
+    faults = class_faults({split: manifest.classes for split, manifest in manifests.items()})
     if faults:
         raise faults_error(Path(root), faults, "Make the shards of both splits again, from one data set.")
     return manifests
+
+
+def default_threads() -> int:
+    """Images looked at at a time: twice as many as there are cores, since they wait for the disk, too."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dnctl"
 
 
 def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:
@@ -126,11 +138,10 @@ def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[s
     known: dict[str, Manifest | Listing] = {s: m for s, m in current.items() if m is not None} | listings
 
     faults = [fault for listing in listings.values() for fault in listing.faults]
-    faults += _class_faults({split: known[split].classes for split in splits})
+    faults += class_faults({split: known[split].classes for split in splits})
     inspected = inspect_images(
-        root,
         {split: listing.paths for split, listing in listings.items()},
-        full_decode=settings.full_decode,
+        lambda split, n: inspect_image(root / split / listings[split].paths[n], full_decode=settings.full_decode),
         num_threads=settings.num_threads,
         progress=settings.progress,
     )
@@ -143,7 +154,14 @@ def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[s
         raise faults_error(root, faults, _ADVICE)
 
     for split, listing in listings.items():
-        current[split] = _write(root, split, listing, inspected[split], settings)
+        current[split] = keep_manifest(
+            root,
+            split,
+            listing,
+            inspected[split],
+            full_decode=settings.full_decode,
+            cache_dir=settings.cache_dir,
+        )
     return {split: manifest for split, manifest in current.items() if manifest is not None}
 
 
@@ -187,7 +205,7 @@ def _is_damaged(path: Path, full_decode: bool) -> bool:
     return False
 
 
-def _class_faults(classes: Mapping[str, Sequence[str]]) -> list[Fault]:
+def class_faults(classes: Mapping[str, Sequence[str]]) -> list[Fault]:
     """A fault for each class that one split has and another one, not empty, lacks."""
     faults = []
     for split, names in classes.items():
@@ -204,7 +222,13 @@ def _emptied_classes(split: str, listing: Listing, inspected: Inspected) -> list
     return [Fault(path=f"{split}/{listing.classes[c]}", problem="has damaged images alone") for c in sorted(emptied)]
 
 
-def _write(root: Path, split: str, listing: Listing, inspected: Inspected, settings: _Settings) -> Manifest:
+def keep_manifest(
+    root: Path, split: str, listing: Listing, inspected: Inspected, *, full_decode: bool, cache_dir: Path | None = None
+) -> Manifest:
+    """Write the manifest of a split that was looked at, where it is found again. Arguments as for index_dataset.
+
+    Raises DataError if it can be written nowhere.
+    """
     rows = Rows(
         relative_paths=[listing.paths[position] for position in inspected.positions],
         labels=[listing.labels[position] for position in inspected.positions],
@@ -213,7 +237,7 @@ def _write(root: Path, split: str, listing: Listing, inspected: Inspected, setti
         num_bytes=inspected.num_bytes,
     )
     problems = []
-    for path in _places(root, split, settings.cache_dir):
+    for path in _places(root, split, cache_dir or _user_cache()):
         try:
             write_manifest(
                 path,
@@ -222,7 +246,7 @@ def _write(root: Path, split: str, listing: Listing, inspected: Inspected, setti
                 split=split,
                 classes=listing.classes,
                 left_out=inspected.damaged,
-                full_decode=settings.full_decode,
+                full_decode=full_decode,
                 stamp=listing.stamp,
             )
             return open_manifest(path, root=root)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from orchestrator.data.folder import Fault
-from orchestrator.data.image import BadImageError, ImageHeader, inspect_image, quiet_pil
+from orchestrator.data.image import BadImageError, ImageHeader, quiet_pil
 
 Progress = Callable[[int, int], None]
 """Told (images looked at, images to look at)."""
+
+Look = Callable[[str, int], ImageHeader]
+"""Looks at the image at a position of a split, or raises BadImageError. Called from many threads."""
 
 _FILES_PER_TASK = 64
 
@@ -23,6 +25,8 @@ class Inspected:
     widths: list[int] = field(default_factory=list)
     heights: list[int] = field(default_factory=list)
     num_bytes: list[int] = field(default_factory=list)
+    sha256: list[bytes] = field(default_factory=list)
+    """Of the files, where they were decoded in full."""
     damaged: list[Fault] = field(default_factory=list)
 
     def add(self, position: int, header: ImageHeader) -> None:
@@ -31,14 +35,15 @@ class Inspected:
         self.widths.append(header.width)
         self.heights.append(header.height)
         self.num_bytes.append(header.num_bytes)
+        self.sha256.append(header.sha256)
 
 
 def inspect_images(
-    root: Path, paths: Mapping[str, Sequence[str]], *, full_decode: bool, num_threads: int, progress: Progress
+    paths: Mapping[str, Sequence[str]], look: Look, *, num_threads: int, progress: Progress
 ) -> dict[str, Inspected]:
     """Look at the images of each split, in parallel; the outcome is in the order given.
 
-    paths: of each split, relative to its folder.
+    paths: of each split, relative to its folder; what faults are called by.
     """
     inspected = {split: Inspected() for split in paths}
     tasks = [
@@ -51,7 +56,7 @@ def inspect_images(
 
     def inspect(task: tuple[str, range]) -> list[ImageHeader | Fault]:
         split, positions = task
-        return [_inspect_one(root, f"{split}/{paths[split][position]}", full_decode) for position in positions]
+        return [_inspect_one(look, split, position, paths[split][position]) for position in positions]
 
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="dnctl-index")
     try:
@@ -69,8 +74,8 @@ def inspect_images(
     return inspected
 
 
-def _inspect_one(root: Path, path: str, full_decode: bool) -> ImageHeader | Fault:
+def _inspect_one(look: Look, split: str, position: int, path: str) -> ImageHeader | Fault:
     try:
-        return inspect_image(root / path, full_decode=full_decode)
+        return look(split, position)
     except BadImageError as error:
-        return Fault(path=path, problem=str(error))
+        return Fault(path=f"{split}/{path}", problem=str(error))

@@ -97,7 +97,6 @@ def test_prepare_says_what_is_there_and_what_to_type_next(tmp_path):
         (("imagenet", "--archives", "in"), "is cut short: it has 51,200 bytes, the official one 147,897,477,120"),
         (("cifar10", "--archives", "in"), "in has no cifar-10-python.tar.gz or cifar-10-binary.tar.gz"),
         (("svhn", "--archives", "nowhere"), "nowhere is no folder"),
-        (("imagenet", "--archives", "in", "--validation", "test"), "leave --validation out"),
         (("mnist", "--archives", "in"), "'mnist' is not one of"),
     ],
 )
@@ -136,3 +135,36 @@ def test_preparing_ends_on_ctrl_c_and_goes_on_later(tmp_path):
     again = json.loads(dnctl("data", "prepare", "cifar100", *options, "--json", cwd=tmp_path).stdout)
     assert 100 <= again["class_folders_written"] <= 189
     assert again["images"] == {"train": 1000, "val": 100}
+
+
+def test_verify_reports_and_exits_with_what_it_found(tmp_path):
+    write_folder(tmp_path / "data", num_train=6, num_val=4, num_classes=2)
+    shutil.copy(tmp_path / "data/train/class0/0000.jpg", tmp_path / "data/val/class1/copy.jpg")
+    good = dnctl("data", "verify", "data", cwd=tmp_path)
+    assert good.returncode == 0, good.stderr
+    assert "duplicates   2 files in 1 groups: 1 in several splits" in good.stdout
+    assert "fingerprint  sha256:" in good.stdout
+    (tmp_path / "data/train/class0/0002.jpg").write_text("x")
+    shutil.rmtree(tmp_path / "data/val/class1")
+    bad = dnctl("data", "verify", "data", cwd=tmp_path)
+    assert bad.returncode == 2
+    assert "2 faults:" in bad.stdout
+    assert "train/class0/0002.jpg is no image that can be read" in bad.stdout
+    assert "Traceback" not in bad.stderr
+    document = json.loads(dnctl("data", "verify", "data", "--json", cwd=tmp_path).stdout)
+    assert document["valid"] is False
+    assert document["fingerprint"] is None
+    assert document["splits"]["train"]["images"] == 6
+    assert {fault["path"] for fault in document["faults"]} == {"val/class1", "train/class0/0002.jpg"}
+
+
+def test_stats_prints_what_a_recipe_takes(tmp_path):
+    write_folder(tmp_path / "data", num_train=6, num_val=4, num_classes=2)
+    done = dnctl("data", "stats", "data", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "train: 6 images of" in done.stdout
+    assert "  data.mean=[0." in done.stdout
+    document = json.loads(dnctl("data", "stats", "data", "--images", "4", "--json", cwd=tmp_path).stdout)
+    assert document["channels"]["num_images"] == 4
+    assert sum(document["train"]["short_side"]["counts"]) == 6
+    assert document["train"]["short_side"]["edges"][-1] is None
