@@ -60,6 +60,13 @@ class Guard:
         deviation = torch.maximum(MAD_TO_DEVIATION * spread, LEAST_DEVIATION * median.abs())
         return (median + self._spike * deviation)[:, 0]
 
+    def latest(self, count: int) -> list[tuple[float, float]]:
+        """(loss, gradient norm) of the steps admitted last, oldest first; fewer than count at the start."""
+        num_seen = int(self._num_seen)
+        places = [number % WINDOW for number in range(max(0, num_seen - min(count, WINDOW)), num_seen)]
+        losses, norms = self._values[:, places].tolist()
+        return list(zip(losses, norms, strict=True))
+
     def state(self) -> dict[str, list[float]]:
         """What a checkpoint must hold of it."""
         num_seen = int(self._num_seen)

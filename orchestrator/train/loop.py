@@ -52,6 +52,9 @@ from orchestrator.train.world import World
 
 _log = logging.getLogger(__name__)
 
+STEPS_TOLD_BEFORE = 5
+"""Of which loss and gradient norm are told when a step is refused."""
+
 
 class Outcome(StrEnum):
     """How the loop ended."""
@@ -284,7 +287,11 @@ class _Training:
         """Do with a step that the guard has refused as the recipe says. The same on every rank."""
         policy, step = self._numerics.guard_policy, totals.step
         learning_rate, loss = self._schedule.at(step), totals.loss_sum / totals.num_images
+        before = self._step.guard.latest(STEPS_TOLD_BEFORE)
         what = f"step {step} was not applied: loss {loss:.4g}, gradient norm {totals.grad_norm:.4g}"
+        if before:
+            losses, norms = (", ".join(f"{value:.4g}" for value in values) for values in zip(*before, strict=True))
+            what += f" (before it: loss {losses}, gradient norm {norms})"
         self._reporter.event(
             "step_refused",
             step=step,
@@ -292,6 +299,8 @@ class _Training:
             grad_norm=str(totals.grad_norm),
             learning_rate=learning_rate,
             policy=policy,
+            losses_before=[before_loss for before_loss, _ in before],
+            grad_norms_before=[before_norm for _, before_norm in before],
             samples=step_samples(self._numerics, step, rows=self._split.train.rows).tolist()
             if self._world.is_first
             else [],

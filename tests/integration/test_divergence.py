@@ -68,6 +68,8 @@ def test_a_bad_step_is_skipped_and_named(tmp_path: Path, small_images: Path, poi
     trained = trained_run(tmp_path / "run", small_images, "guard.policy=skip")
     (event,) = trained.events("step_refused")
     assert (event["step"], event["loss"], event["policy"], len(event["samples"])) == (7, "inf", "skip", 16)
+    assert event["losses_before"] == pytest.approx(trained.losses()[2:7])
+    assert len(event["grad_norms_before"]) == 5
     assert read_passed_over(trained.run.passed_over).steps == {7}
     assert all(torch.tensor(trained.losses()).isfinite())
 

@@ -66,3 +66,12 @@ def test_a_guard_that_goes_on_from_a_checkpoint_judges_as_the_undisturbed_one(nu
         loss = 2.0 + 0.05 * math.sin(step) + (2.0 if step % 40 == 39 else 0.0)
         assert admits(undisturbed, loss) == admits(resumed, loss)
     assert undisturbed.state() == resumed.state()
+
+
+@pytest.mark.parametrize("num_steps", [0, 3, 130])
+def test_what_the_latest_steps_were_is_told_in_order(num_steps: int):
+    watching = guard(spike=None)
+    for step in range(num_steps):
+        admits(watching, float(step), 10.0 + step)
+    expected = [(float(step), 10.0 + step) for step in range(max(0, num_steps - 5), num_steps)]
+    assert watching.latest(5) == expected
