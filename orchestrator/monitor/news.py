@@ -20,7 +20,20 @@ class News:
     """The event as it was logged."""
 
 
-_BAD = ("passed_over", "diverged", "fault", "fail", "lost", "straggler", "slow", "spike", "full", "error")
+_BAD = (
+    "passed_over",
+    "diverged",
+    "refused",
+    "rolled_back",
+    "fault",
+    "fail",
+    "lost",
+    "straggler",
+    "slow",
+    "spike",
+    "full",
+    "error",
+)
 
 
 def news_of(event: dict[str, Any], *, attempt: int) -> News:
@@ -32,7 +45,7 @@ def news_of(event: dict[str, Any], *, attempt: int) -> News:
         attempt=attempt,
         kind=kind,
         text=_sentence(event) or _plainly(kind, event),
-        is_bad=not kind.endswith("_over_again") and any(word in kind for word in _BAD) and "ended" not in kind,
+        is_bad=any(word in kind for word in _BAD) and "ended" not in kind,
         details=event,
     )
 
@@ -57,8 +70,16 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"passed over a damaged checkpoint: {reason}"
         case {"event": "diverged", "step": step, "loss": loss}:
             return f"diverged at step {step}: loss {loss}"
-        case {"event": "stopped", "step": step}:
-            return f"stopped at step {step}"
+        case {"event": "stopped" | "paused" as what, "step": step}:
+            return f"{what} at step {step}"
+        case {"event": "step_refused", "step": step, "loss": loss, "grad_norm": norm, "policy": policy}:
+            return f"step {step} was not applied: loss {_number(loss)}, gradient norm {_number(norm)}; policy: {policy}"
+        case {"event": "rolled_back", "step": step, "to_step": to_step}:
+            return f"went back from step {step} to step {to_step}"
+        case {"event": "checkpoint_failed", "step": step, "reason": reason}:
+            return f"the checkpoint of step {step} couldn't be saved: {reason}"
+        case {"event": "tested", "top1": float(top1), "top5": float(top5)}:
+            return f"tested: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
         case {"event": "workers_failed", "reason": str(reason)}:
             return reason
         case {"event": "straggler", "rank": rank, "host": host, "phase": phase, "factor": float(factor)}:
@@ -74,6 +95,14 @@ def _sentence(event: dict[str, Any]) -> str | None:
 
 def _count(number: object, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _number(value: object) -> str:
+    """A figure that was logged as text, since JSON has no NaN."""
+    try:
+        return f"{float(str(value)):.4g}"
+    except ValueError:
+        return str(value)
 
 
 def _plainly(kind: str, event: dict[str, Any]) -> str:

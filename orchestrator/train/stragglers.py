@@ -86,8 +86,8 @@ class StragglerWatch:
         typical_s = float(np.median(seconds[working])) if len(working) > 1 else np.inf
         for rank in working.tolist():
             before = self._current.get((rank, phase))
-            if before is None and seconds[rank] <= typical_s:
-                continue  # spares most ranks the comparison with each of the others
+            if before is None and seconds[rank] - typical_s <= MIN_SHARE * step_s / 2:
+                continue  # most ranks needn't be compared with all others; of two, each is half as far off
             others = seconds[working[working != rank]]
             others_s = float(np.median(others))
             spread_s = SIGMA_PER_MAD * float(np.median(np.abs(others - others_s)))

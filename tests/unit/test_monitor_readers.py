@@ -235,6 +235,16 @@ def test_events_say_whether_a_person_should_look():
     assert news_of({"time": "soon"}, attempt=1).text == "?"
 
 
+def test_a_refused_step_is_told_without_its_thousand_images():
+    refused = {"event": "step_refused", "step": 7, "loss": "nan", "grad_norm": "12.34567", "policy": "skip"}
+    news = news_of({**refused, "samples": list(range(1000))}, attempt=1)
+    assert news.text == "step 7 was not applied: loss nan, gradient norm 12.35; policy: skip"
+    assert news.is_bad
+    assert (
+        news_of({"event": "rolled_back", "step": 9, "to_step": 4}, attempt=1).text == "went back from step 9 to step 4"
+    )
+
+
 def test_nothing_is_written_by_looking(tmp_path: Path):
     run = make_run(tmp_path, "first", workers=make_workers(2))
     before = {path: path.stat().st_mtime_ns for path in sorted(run.path.rglob("*"))}
