@@ -86,6 +86,10 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"worker {rank} on {host} is slow in {phase}: {min(factor, 999):.2g} times the others' time"
         case {"event": "data_slow"}:
             return "all workers wait for images: more than a quarter of a step"
+        case {"event": "network_slow"}:
+            return "the network is slow: communication takes twice as long as at best, and holds up all workers"
+        case {"event": "network_slow_ended"}:
+            return "the network is as fast as before"
         case {"event": "data_slow_ended"}:
             return "workers no longer wait for images"
         case {"event": "straggler_ended", "rank": rank, "host": host, "phase": phase}:

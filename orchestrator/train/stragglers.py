@@ -4,6 +4,10 @@ Ranks step together, so a slow one shows as waiting for others ("communication")
 in which phase it is slow: waiting for its images, or computing. A worker is slow if the median of its last WINDOW steps
 is above that of the others by all of: MIN_FACTOR times, MIN_SHARE of a step, and MIN_DEVIATIONS of the others' spread
 (median absolute deviation). It is no longer slow when it is back below half of that. Computing is compared by image.
+
+A slow network isn't any single worker's: in a sum over all, everybody waits for it alike. What the last to arrive
+spends communicating, the least of all ranks, is the network's time alone. It is slow when that is well above what it
+was at best in this attempt.
 """
 
 from collections import deque
@@ -27,6 +31,9 @@ SIGMA_PER_MAD = 1.4826
 SLOW_DATA_SHARE, FAST_DATA_SHARE = 0.25, 0.15
 """Data is slow when all workers wait for images for more than the first part of a step, till less than the second."""
 
+SLOW_NETWORK_FACTOR = 2.0
+"""Over its best, from which on the network is slow if that is also MIN_SHARE of a step, till it is back by half."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimes:
@@ -48,6 +55,8 @@ class StragglerWatch:
         self._num_steps = 0
         self._current: dict[tuple[int, Phase], Straggler] = {}
         self.data_is_slow = False
+        self.network_is_slow = False
+        self._fastest_network_s = np.inf
 
     @property
     def stragglers(self) -> tuple[Straggler, ...]:
@@ -78,6 +87,7 @@ class StragglerWatch:
             *self._compare("data", medians.data_s, working, step, step_s),
             *self._compare("compute", medians.compute_s / scale, working, step, step_s),
             *self._judge_data(float(np.median(medians.data_s[working])) / max(step_s, 1e-9)),
+            *self._judge_network(float(np.median([each.communication_s.min() for each in self._window])), step_s),
         ]
 
     def _compare(
@@ -119,3 +129,14 @@ class StragglerWatch:
         elif self.data_is_slow and share < FAST_DATA_SHARE:
             self.data_is_slow = False
             yield "data_slow_ended", None
+
+    def _judge_network(self, network_s: float, step_s: float) -> Iterator[tuple[str, None]]:
+        self._fastest_network_s = min(self._fastest_network_s, network_s)
+        excess_s = network_s - self._fastest_network_s
+        bound_s = max((SLOW_NETWORK_FACTOR - 1) * self._fastest_network_s, MIN_SHARE * step_s)
+        if not self.network_is_slow and excess_s > bound_s:
+            self.network_is_slow = True
+            yield "network_slow", None
+        elif self.network_is_slow and excess_s < bound_s / 2:
+            self.network_is_slow = False
+            yield "network_slow_ended", None

@@ -94,6 +94,24 @@ def test_data_that_is_slow_for_all_is_said_of_all():
     assert [name for _, name, _ in changes] == ["data_slow_ended"]
 
 
+def test_a_slow_network_is_blamed_on_no_worker():
+    watch = _watch(4)
+    usual = _times([STEP_S] * 4)
+    slow = StepTimes(data_s=usual.data_s, compute_s=usual.compute_s, communication_s=usual.communication_s + 0.1)
+    assert _run(watch, range(100), usual) == []
+    ((step, name, straggler),) = _run(watch, range(100, 200), slow)
+    assert (name, straggler, step < 150) == ("network_slow", None, True)
+    assert [name for _, name, _ in _run(watch, range(200, 300), usual)] == ["network_slow_ended"]
+
+
+def test_waiting_for_a_slow_worker_is_not_the_network():
+    watch = _watch(3)
+    _run(watch, range(100), _times([STEP_S] * 3))
+    changes = _run(watch, range(100, 200), _times([4 * STEP_S, STEP_S, STEP_S]))
+    assert [name for _, name, _ in changes] == ["straggler"]
+    assert not watch.network_is_slow
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), num_ranks=st.integers(2, 32))
 def test_noise_of_ten_percent_names_nobody(seed: int, num_ranks: int):
