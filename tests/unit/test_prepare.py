@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.data.batch import SampleRequest
 from orchestrator.data.index import build_manifest, index_dataset
+from orchestrator.data.loader import available_loader, open_loader
 from orchestrator.data.prepare import datasets, folder
 from orchestrator.data.prepare.datasets import DATASETS, Request, archives_of, open_archived, prepare
 from orchestrator.data.prepare.png import stored_png
 from orchestrator.data.prepare.record import preparing, read_record
+from orchestrator.data.transforms import EvalTransform
 from orchestrator.errors import DataError
 from tests import archives as made
 
@@ -488,3 +491,25 @@ def test_requests_know_what_they_ask_for(imagenet):
     assert [archive.name for archive in archives_of(request)] == [TRAIN, VAL, DEVKIT]
     official = archives_of(replace(request, sums=None))
     assert [archive.md5 for archive in official] == [archive.md5 for archive in DATASETS["imagenet"].choices[0]]
+
+
+@pytest.mark.skipif(available_loader() != "dali", reason="NVIDIA DALI isn't installed here")
+def test_both_loaders_read_prepared_pictures_as_they_are(tmp_path):
+    prepared("cifar10", made.write_cifar10(tmp_path / "archives", "binary"), tmp_path / "out")
+    manifest = build_manifest(tmp_path / "out", "val")
+    rows = np.arange(manifest.num_samples)
+    numbers = [100 + int(Path(path).stem) for path in manifest.paths(rows)]
+    for kind in ("dali", "pytorch"):
+        with open_loader(
+            kind,
+            manifest,
+            EvalTransform(resize=32, crop=32, interpolation="bilinear"),
+            seed=0,
+            requests=iter([SampleRequest(epoch=0, indices=rows)]),
+            max_batch_size=64,
+            device="cpu",
+            num_threads=2,
+        ) as loader:
+            batch = next(loader)
+        np.testing.assert_array_equal(batch.images.numpy(), made.small_pictures(120, seed=0)[numbers])
+        assert batch.labels.tolist() == [7 * number % 10 for number in numbers]
