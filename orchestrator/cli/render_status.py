@@ -21,6 +21,9 @@ _STYLES = {
     State.RECOVERING: "yellow",
 }
 
+INPUT_BOUND_SHARE = 0.25
+"""Of a step spent waiting for images; from here on it is said. The share at which the event log says so, too."""
+
 _NUM_LEFT = 2
 """Columns of text; the others are numbers and end flush."""
 
@@ -134,7 +137,7 @@ def _progress_rows(status: RunStatus) -> list[tuple[str, str]]:
         test = f"top-1 {accuracy(progress.test_top1)} %, top-5 {accuracy(progress.test_top5)} %"
         rows.append(("test", f"{test}, error {accuracy(100 - progress.test_top1)} %"))
     if progress.images_per_s:
-        rows.append(("speed", f"{progress.images_per_s:.1f} images/s"))
+        rows.append(("speed", f"{progress.images_per_s:.1f} images/s{_input_bound(progress)}"))
     if progress.eta_s and status.state is State.RUNNING:
         rows.append(("time left", human_time(progress.eta_s)))
     age_s = status.checkpoint_age_s
@@ -142,6 +145,15 @@ def _progress_rows(status: RunStatus) -> list[tuple[str, str]]:
     rows.append(("checkpoint", f"{progress.last_checkpoint}{age}" if progress.last_checkpoint else "none yet"))
     rows += [("slow", straggler.sentence) for straggler in status.stragglers]
     return rows
+
+
+def _input_bound(progress: Progress) -> str:
+    """What to say where a good part of a step is spent waiting for images; nothing otherwise."""
+    waiting_s = progress.data_s or 0.0
+    step_s = waiting_s + (progress.compute_s or 0.0) + (progress.communication_s or 0.0)
+    if waiting_s < INPUT_BOUND_SHARE * step_s or step_s == 0:
+        return ""
+    return f", input-bound: {waiting_s / step_s:.0%} of a step is waiting for images"
 
 
 def _workers(now: int, wanted: int | None) -> str:
