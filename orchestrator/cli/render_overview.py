@@ -9,7 +9,7 @@ from orchestrator.run.state import State
 
 WIDE = 100
 """From this many columns on, all that `dnctl list` shows has room."""
-_COLUMNS = ("run", "state", "epoch", "step", "top-1 %", "images/s", "age")
+_COLUMNS = ("run", "state", "step", "top-1 %", "images/s", "age")
 _WIDE_COLUMNS = ("run", "state", "epoch", "step", "loss", "top-1 %", "best %", "images/s", "age")
 
 
