@@ -1,7 +1,8 @@
 """What a run's files say of it, read honestly: RUNNING means that its writer renewed the lease seconds ago."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.errors import StorageError
@@ -113,13 +114,29 @@ def _silence(lease: Lease | None, now: float) -> str:
 
 
 def newest_progress(run: RunDirectory) -> Progress | None:
-    """The figures of the newest attempt that left any."""
+    """The figures of the newest attempt that left any.
+
+    An attempt that has saved nothing yet still has the checkpoint that it began from, known from the one before.
+    """
     try:
         attempts = run.attempts()
     except StorageError:
         return None
+    newest: Progress | None = None
     for attempt in reversed(attempts):
         progress = read_progress(attempt.progress)
-        if progress is not None:
-            return progress
-    return None
+        if progress is not None and newest is None:
+            newest = progress
+        if newest is not None and (newest.last_checkpoint is not None or newest.first_step == 0):
+            return newest
+        if newest is not None and progress is not None and _step(progress.last_checkpoint) == newest.first_step:
+            return replace(
+                newest, last_checkpoint=progress.last_checkpoint, last_checkpoint_at=progress.last_checkpoint_at
+            )
+    return newest
+
+
+def _step(checkpoint: str | None) -> int | None:
+    """The step in a checkpoint's name."""
+    match = re.fullmatch(r"step-(\d+)\.\d+", checkpoint or "")
+    return int(match[1]) if match else None

@@ -137,6 +137,17 @@ def test_an_attempt_that_has_no_figures_yet_shows_those_of_the_one_before(run: R
     assert read_status(run, now=NOW).progress == PROGRESS
 
 
+def test_an_attempt_that_saved_nothing_yet_has_the_checkpoint_it_began_from(run: RunDirectory):
+    write_progress(run.claim_attempt("first").progress, replace(PROGRESS, last_checkpoint_at=4900.0))
+    resumed = replace(PROGRESS, first_step=10, last_checkpoint=None)
+    progress = run.claim_attempt("second").progress
+    write_progress(progress, resumed)
+    status = read_status(run, now=NOW)
+    assert (status.to_json()["last_checkpoint"], status.checkpoint_age_s) == ("step-00000010.1", 100.0)
+    write_progress(progress, replace(resumed, first_step=5))
+    assert read_status(run, now=NOW).to_json()["last_checkpoint"] is None, "that one was passed over"
+
+
 def test_nobody_promises_when_a_run_ends_that_does_not_run(run: RunDirectory):
     write_progress(run.claim_attempt("first").progress, PROGRESS)
     _record(run, State.STOPPED)
