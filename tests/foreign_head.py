@@ -56,6 +56,7 @@ def foreign_head(
         "PATH": f"{python.parent}:{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     dashboard_ip = "127.0.0.1" if namespace is None else node_ip
     with (folder / "head.log").open("wb") as log:
