@@ -10,12 +10,10 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from time import time
 
 from orchestrator.engine.driver import drive
-from orchestrator.engine.slurm import requeue_this_job
+from orchestrator.engine.slurm import ask_for_requeue, requeue_this_job
 from orchestrator.engine.trainer import fit_with_ray
-from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State
 
@@ -29,11 +27,6 @@ def main() -> int:
     if run.read_state().state is State.PENDING:
         requeue_this_job()
     return code
-
-
-def ask_for_requeue(run: RunDirectory) -> None:
-    """Ask the run to stop with a checkpoint and to wait for its next turn; a person's own stop comes first."""
-    files.create_exclusively(run.stop_request, files.json_bytes({"asked_at": time(), "now": False, "requeue": True}))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ A job carries our id as its name, so that it can be asked for before Slurm's own
 
 import os
 from pathlib import Path
+from time import time
 
 from orchestrator.engine.interface import interface_environment
 from orchestrator.engine.jobreport import JobReport
 from orchestrator.engine.tools import ask_tool, find_tool
+from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 
 MARK = "dnctl"
@@ -73,3 +75,8 @@ def _log(run: RunDirectory) -> Path:
 def requeue_this_job() -> None:
     """Put the job that this process belongs to back into the queue; Slurm ends it at once. Raises ClusterError."""
     ask_tool([find_tool("scontrol", needed_for=_NEEDED_FOR), "requeue", os.environ["SLURM_JOB_ID"]])
+
+
+def ask_for_requeue(run: RunDirectory) -> None:
+    """Ask the run to stop with a checkpoint and to wait for its next turn; a person's own stop comes first."""
+    files.create_exclusively(run.stop_request, files.json_bytes({"asked_at": time(), "now": False, "requeue": True}))
