@@ -52,6 +52,7 @@ def test_a_run_is_signalled_requeued_and_trained_to_its_end(
             _wait(run, lambda: _status()["state"] == "PENDING")
             assert "waiting for the next turn" in _status()["reason"]
             _wait(run, lambda: "BeginTime" in _dnctl("cluster", "status", profile, "--json") or _step(run, 2) > 0)
+            _wait(run, lambda: _is_quiet(entry["job"]))
             _call("scontrol", "update", f"JobId={entry['job']}", "StartTime=now")  # Slurm lets it wait two minutes
             _wait(run, lambda: _status()["state"] == "SUCCEEDED")
             document = _status()
@@ -64,6 +65,12 @@ def test_a_run_is_signalled_requeued_and_trained_to_its_end(
     assert [event["world_size"] for event in resumed] == [2]
     assert resumed[0]["step"] >= 3
     assert not list(Path("/tmp").glob(f"ray-{entry['job']}*"))
+
+
+def _is_quiet(job: str) -> bool:
+    """Whether nothing runs of a job's last turn: no daemon of Slurm's for one of its steps."""
+    listing = subprocess.run(["ps", "-eo", "args="], check=True, capture_output=True, text=True).stdout
+    return f"slurmstepd: [{job}." not in listing
 
 
 def _launch(images: Path, profile: str) -> None:
