@@ -42,6 +42,7 @@ def test_help_needs_nothing_heavy(command: str):
         "plan densenet169 --cpus 4 --json",
         "model list",
         "model show densenet169",
+        "cluster list",
         "cluster status",
         "stop first --now",
     ],
