@@ -75,7 +75,7 @@ def _is_quiet(job: str) -> bool:
 
 def _launch(images: Path, profile: str) -> None:
     values = [f"data.root={images}", "cluster.workers=2", *SMALL]
-    values += ["train.epochs=150", "train.schedule.milestones=[100]", "eval.every_epochs=150"]
+    values += ["train.epochs=80", "train.schedule.milestones=[60]", "eval.every_epochs=80"]
     overrides = [argument for value in values for argument in ("--set", value)]
     _dnctl("launch", "demo", "--name", "queued", "--cluster", profile, "--detach", *overrides)
 
