@@ -50,7 +50,7 @@ class Trained:
 
     def samples(self) -> list[int]:
         rows = self.rows()
-        return [rows[step]["samples_crc32"] for step in sorted(rows)]
+        return [rows[step]["samples_checksum"] for step in sorted(rows)]
 
     def tensors_sha256(self) -> dict[str, str]:
         """Hashes of the last checkpoint's weights, statistics and momentum."""

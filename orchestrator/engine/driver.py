@@ -30,8 +30,11 @@ POLL_INTERVAL_S = 0.5
 MAX_REASON_LENGTH = 300
 _FINAL_STATE = {"finished": State.SUCCEEDED, "stopped": State.STOPPED, "failed": State.FAILED}
 
-Fit = Callable[[RunDirectory, AttemptDirectory, str], None]
-"""Trains until the end: (run, first attempt, holder). How it ended is in the newest attempt's ending.json."""
+Tell = Callable[[State, str], None]
+"""Takes a state and the reason for it, as long as the workers don't show by their progress how they are."""
+
+Fit = Callable[[RunDirectory, AttemptDirectory, str, Tell], None]
+"""Trains until the end: (run, first attempt, holder, tell). How it ended is in the newest attempt's ending.json."""
 
 
 def main() -> int:
@@ -57,7 +60,7 @@ def drive(run: RunDirectory, fit: Fit) -> int:
     _log.info("attempt %d of %s begins", attempt.number, run.name)
     recorder = _StateRecorder(run, attempt, keeper.taken_over)
     try:
-        ending = _fit(run, attempt, holder, fit)
+        ending = _fit(run, attempt, holder, fit, recorder.write)
         recorder.close()
         if keeper.taken_over.is_set():
             _log.warning("the run was taken over by a newer attempt; this driver writes nothing more")
@@ -80,9 +83,9 @@ def _is_to_be_queued_again(run: RunDirectory) -> bool:
     return run.stop_request.exists() and bool(files.read_json(run.stop_request).get("requeue"))
 
 
-def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit) -> Ending:
+def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit, tell: Tell) -> Ending:
     try:
-        fit(run, attempt, holder)
+        fit(run, attempt, holder, tell)
     except DnctlError as error:
         return failure(error)
     except Exception as error:  # whatever Ray raises: the run has failed, and state.json must say so

@@ -1,7 +1,10 @@
 """The Ray Train trainer of a run: placement, worker groups and restarts are Ray's."""
 
 import logging
+import math
+import os
 import re
+from enum import Enum
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -9,64 +12,136 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train import TrainingFailedError
 
+from orchestrator.engine import nodes
+from orchestrator.engine.driver import Tell
 from orchestrator.engine.network import TorchOnInterface
+from orchestrator.engine.pausing import PauseWatch
 from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
+from orchestrator.engine.waiting import WaitingForRoom
 from orchestrator.errors import ClusterError
-from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.plan import Placement
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
+from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.ending import read_ending
+from orchestrator.run.state import State
 
 _log = logging.getLogger(__name__)
 
 MAX_FAULT_LENGTH = 160
 NODES_TIMEOUT_S = 180.0
+NEVER_S = 1e9
+RELEASE_TIMEOUT_S = 10.0
+PLACEMENT_TIMEOUT_S = "10"
+"""After which Ray counts its nodes anew: it may have asked for places on one that has just gone."""
+COLLECTIVE_GRACE_S = 60.0
+"""Beyond the time after which a worker ends itself as hung: what a collective waits for others at most."""
 SMALLEST_RESERVATION = 0.001
 """CPU cores of a worker that reserves none: Ray places nobody who asks for nothing."""
 
 
-def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, *, num_nodes: int = 1) -> None:
+def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell, *, num_nodes: int = 1) -> None:
     """Train a run on the Ray cluster that this process belongs to, to the end. Raises what Ray raises.
 
+    One worker group after another: the next begins where the one before paused, or failed after some progress.
     num_nodes: how many nodes are on their way; the plan is for all of them.
     """
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
     ray.init(log_to_driver=False)
     _log.info("connected to Ray at %s", ray.get_runtime_context().gcs_address)
     _wait_for_nodes(num_nodes)
     recipe = load_recipe(run.recipe)
-    plan = plan_on_cluster(run, recipe, cluster_shape())
-    files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
+    plan = plan_on_cluster(run, recipe, nodes.cluster_shape())
     assert recipe.data.root is not None
-    task = WorkerTask(
-        run=run,
-        plan=plan,
-        holder=holder,
-        data_root=recipe.data.root,
-        damaged=recipe.data.damaged,
-    )
-    placement = plan.placement
-    trainer = ray.train.torch.TorchTrainer(
+    task = WorkerTask(run=run, plan=plan, holder=holder, data_root=recipe.data.root, damaged=recipe.data.damaged)
+    worker = worker_resources(plan.placement)
+    watch = PauseWatch(run, plan.placement, worker)
+    try:
+        while _fit_once(attempt, task, tell) is _Next.ATTEMPT:
+            tell(State.RECOVERING, "starting the workers again")
+            attempt = run.claim_attempt(holder)
+    finally:
+        watch.close()
+
+
+class _Next(Enum):
+    ATTEMPT = "go on with another attempt"
+    NOTHING = "the run has ended"
+
+
+def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
+    """Train until the workers end. Raises TrainingFailedError if they failed too often without progress."""
+    run, plan = task.run, task.plan
+    files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
+    newest = newest_step(run.checkpoints)
+    waiting = WaitingForRoom(run, plan.placement, worker_resources(plan.placement), tell)
+    try:
+        _trainer(attempt, task).fit()
+    except TrainingFailedError as error:
+        if read_ending(run.attempt(run.newest_attempt()[0])) is None and newest_step(run.checkpoints) > newest:
+            _log.warning("the workers failed, but not without progress: %s", error)
+            return _Next.ATTEMPT
+        raise
+    finally:
+        waiting.close()
+    ending = read_ending(run.attempt(run.newest_attempt()[0]))
+    return _Next.ATTEMPT if ending is not None and ending.outcome == "paused" else _Next.NOTHING
+
+
+def _trainer(attempt: AttemptDirectory, task: WorkerTask) -> "ray.train.torch.TorchTrainer":
+    execution, placement = task.plan.execution, task.plan.placement
+    return ray.train.torch.TorchTrainer(
         lambda: _work(task),
-        torch_config=TorchOnInterface(backend="nccl" if placement.device == "cuda" else "gloo"),
+        torch_config=TorchOnInterface(
+            backend="nccl" if placement.device == "cuda" else "gloo",
+            timeout_s=math.ceil(execution.hang_s + COLLECTIVE_GRACE_S),
+        ),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.world_size,
+            num_workers=_num_workers(placement),
             use_gpu=placement.device == "cuda",
-            resources_per_worker={
-                "CPU": placement.cpus_per_worker or SMALLEST_RESERVATION,
-                "GPU": placement.gpus_per_worker,
-            },
+            resources_per_worker=worker_resources(placement),
+            elastic_resize_monitor_interval_s=NEVER_S,  # Ray would end the workers in the middle of a step
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{attempt.number}",
-            storage_path=str(run.path / "ray"),
-            failure_config=ray.train.FailureConfig(max_failures=plan.execution.max_failures),
-            callbacks=[_FailureRecorder(run.path)],
+            storage_path=str(task.run.path / "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=execution.max_failures, max_preemption_failures=-1),
+            callbacks=[_FailureRecorder(task.run.path)],
         ),
     )
-    _log.info("asking Ray for %d workers", placement.world_size)
-    trainer.fit()
+
+
+def worker_resources(placement: Placement) -> dict[str, float]:
+    """What Ray sets aside for each worker."""
+    return {"CPU": placement.cpus_per_worker or SMALLEST_RESERVATION, "GPU": placement.gpus_per_worker}
+
+
+def _num_workers(placement: Placement) -> int | tuple[int, int]:
+    """How many workers to ask Ray for. It counts nodes that are about to go, on which it can place nobody."""
+    low, high = placement.min_world_size, placement.max_world_size
+    if low == high:
+        return low
+    if nodes.draining_nodes():
+        high = min(high, _room_that_stays(placement))
+    _log.info("asking Ray for %d to %d workers", low, high)
+    return (low, high)
+
+
+def _room_that_stays(placement: Placement) -> int:
+    """For how many workers there is room on nodes that stay, at least the run's least number.
+
+    The workers that were there until now may take a moment to be gone.
+    """
+    deadline = monotonic() + RELEASE_TIMEOUT_S
+    while True:
+        room = nodes.room_for(worker_resources(placement), nodes.free_resources())
+        if room >= placement.min_world_size or monotonic() > deadline:
+            return max(room, placement.min_world_size)
+        sleep(0.2)
 
 
 def _wait_for_nodes(num_nodes: int) -> None:
@@ -85,19 +160,6 @@ def _work(task: WorkerTask) -> None:
     from orchestrator.engine.worker import train_worker
 
     train_worker(task)
-
-
-def cluster_shape() -> ClusterShape:
-    """What the connected cluster has."""
-    resources: dict[str, Any] = ray.cluster_resources()
-    gpu_types = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
-    return ClusterShape(
-        num_cpus=int(resources.get("CPU", 0)),
-        num_gpus=int(resources.get("GPU", 0)),
-        nodes=len(ray.nodes()),
-        gpu_type=gpu_types[0] if gpu_types else None,
-        address=ray.get_runtime_context().gcs_address,
-    )
 
 
 class _FailureRecorder(ray.train.UserCallback):  # type: ignore[misc]

@@ -10,8 +10,10 @@ import ray.train
 import ray.train.torch
 
 from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.engine.pausing import write_worker_nodes
 from orchestrator.engine.task import WorkerTask
 from orchestrator.errors import DataError, DnctlError, RunStoppedError
+from orchestrator.plan.placement import at_world_size
 from orchestrator.plan.plan import Plan
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory
@@ -31,6 +33,9 @@ def train_worker(task: WorkerTask) -> None:
     if attempt is None:
         return
     _redirect_output(attempt.rank_log(world.rank))
+    worker_nodes = world.gather_text(ray.get_runtime_context().get_node_id())
+    if world.is_first:
+        write_worker_nodes(attempt.worker_nodes, worker_nodes)
     _log.info("worker %d of %d, process %d, on %s", world.rank, world.size, os.getpid(), world.device)
     try:
         outcome = _train(task, attempt, world)
@@ -70,14 +75,15 @@ def _redirect_output(path: Path) -> None:
 
 def _train(task: WorkerTask, attempt: AttemptDirectory, world: World) -> Outcome:
     dataset = _open_dataset(task)
+    plan = at_world_size(task.plan, world.size)
     if not world.is_first:
-        return train(task.plan, dataset, world, SilentReporter())
+        return train(plan, dataset, world, SilentReporter())
     execution = task.plan.execution
     reporter = RunReporter(
         task.run, attempt=attempt.number, keep_last=execution.keep_last, keep_best=execution.keep_best
     )
     try:
-        return train(task.plan, dataset, world, reporter)
+        return train(plan, dataset, world, reporter)
     finally:
         reporter.close()
 
@@ -94,6 +100,8 @@ def _open_dataset(task: WorkerTask) -> Dataset:
 
 
 def _ending(outcome: Outcome, plan: Plan) -> Ending:
+    if outcome is Outcome.PAUSED:
+        return Ending(outcome="paused", reason="paused, with a checkpoint, for other workers to go on", exit_code=0)
     if outcome is Outcome.STOPPED:
         return Ending(
             outcome="stopped", reason="stopped on request, with a checkpoint", exit_code=RunStoppedError.exit_code

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.plan import Estimate, Numerics, Placement
-from orchestrator.recipe.schema import Recipe
+from orchestrator.recipe.schema import Recipe, Workers
 
 
 def plan_notes(
@@ -12,7 +12,7 @@ def plan_notes(
 ) -> Iterator[str]:
     """All notes on a plan, as sentences."""
     yield from _data(recipe, numerics)
-    yield from _groups(numerics, placement)
+    yield from _groups(recipe, numerics, placement)
     yield from _devices(cluster, placement)
     yield from _schedule(numerics)
     yield from _memory(cluster, estimate)
@@ -40,7 +40,7 @@ def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
                 yield f"The data has {found:,} {what}; the recipe expects {should_be:,}."
 
 
-def _groups(numerics: Numerics, placement: Placement) -> Iterator[str]:
+def _groups(recipe: Recipe, numerics: Numerics, placement: Placement) -> Iterator[str]:
     groups, ranks = numerics.batch_norm_groups, placement.world_size
     idle = sum(not shares for shares in placement.group_shares)
     if idle:
@@ -52,6 +52,12 @@ def _groups(numerics: Numerics, placement: Placement) -> Iterator[str]:
         yield (
             f"{ranks} workers share {groups} batch-norm groups: a group's statistics are synchronised between the "
             "workers that hold it, in every layer. Losses agree with those of fewer workers to rounding only."
+        )
+    elastic = recipe.cluster.workers
+    if isinstance(elastic, Workers) and elastic.max > placement.max_world_size:
+        yield (
+            f"At most {placement.max_world_size} of up to {elastic.max} workers are taken, one a batch-norm group: "
+            "cluster.split_groups=true would let them share groups, which agrees to rounding only."
         )
     busiest, idlest = max(placement.images_per_rank), min(placement.images_per_rank)
     if groups % ranks and ranks < groups:

@@ -27,7 +27,8 @@ def resolve_placement(recipe: Recipe, *, cluster: ClusterShape, versions: Mappin
     return Placement(
         world_size=workers,
         min_world_size=elastic.min if elastic else workers,
-        max_world_size=elastic.max if elastic else workers,
+        max_world_size=_useful(elastic.max, recipe) if elastic else workers,
+        resize_s=60 * recipe.cluster.resize_minutes,
         split_groups=recipe.cluster.split_groups,
         device="cuda" if gpus else "cpu",
         gpus_per_worker=gpus,
@@ -80,8 +81,15 @@ def _workers(recipe: Recipe, cluster: ClusterShape) -> int:
     cpus = recipe.cluster.cpus_per_worker
     devices = cluster.num_gpus if _gpus(recipe, cluster) else cluster.num_cpus // (1 if cpus == "auto" else cpus or 1)
     if isinstance(wanted, Workers):
-        return max(wanted.min, min(devices, wanted.max))
+        return max(wanted.min, min(devices, _useful(wanted.max, recipe)))
     return max(1, min(devices, recipe.train.batch_norm_groups))
+
+
+def _useful(workers: int, recipe: Recipe) -> int:
+    """An elastic run takes no worker that would have nothing to compute, unless its least number says so."""
+    elastic = recipe.cluster.workers
+    least = elastic.min if isinstance(elastic, Workers) else 1
+    return workers if recipe.cluster.split_groups else max(least, min(workers, recipe.train.batch_norm_groups))
 
 
 def _gpus(recipe: Recipe, cluster: ClusterShape) -> int:

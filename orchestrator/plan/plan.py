@@ -210,6 +210,8 @@ class Placement:
     min_world_size: int
     max_world_size: int
     """What the world size may become while the run lives; both are `world_size` if it is fixed."""
+    resize_s: float
+    """Least time from one change of the world size to the next."""
     split_groups: bool
     """Whether workers beyond the number of groups share one."""
     device: Literal["cpu", "cuda"]

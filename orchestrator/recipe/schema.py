@@ -272,6 +272,8 @@ class Cluster(Section):
     layer; the result then agrees to rounding only. Otherwise they have nothing to compute, and the plan says so."""
     max_failures: int = Field(default=3, ge=0)
     """How often the workers are started again without a new checkpoint in between before the run has FAILED."""
+    resize_minutes: NotNegative = 1.0
+    """Least minutes from one change of the number of workers to the next, where it may change."""
     hang_minutes: Positive = 10.0
     """Minutes without a step after which a worker counts as hung and is ended, to be started again."""
 

@@ -91,6 +91,11 @@ def list_checkpoints(directory: Path) -> list[Checkpoint]:
     return sorted(committed, key=lambda checkpoint: (checkpoint.step, checkpoint.attempt))
 
 
+def newest_step(directory: Path) -> int:
+    """Of the newest committed checkpoint, verified or not; -1 if there is none."""
+    return max((checkpoint.step for checkpoint in list_checkpoints(directory)), default=-1)
+
+
 def is_checkpoint_path(path: Path) -> bool:
     """Whether a path is a directory that is called as checkpoints are, whole or not."""
     return _NAME.fullmatch(path.name) is not None and path.is_dir()

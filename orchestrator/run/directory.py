@@ -50,6 +50,11 @@ class AttemptDirectory:
         return self.path / "ending.json"
 
     @property
+    def worker_nodes(self) -> Path:
+        """The node of each of its workers."""
+        return self.path / "nodes.json"
+
+    @property
     def pause_request(self) -> Path:
         """There if the attempt shall save a checkpoint and let its workers go, so that others can take over."""
         return self.path / "pause.json"

@@ -7,7 +7,7 @@ from orchestrator.errors import DnctlError, StorageError
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory
 
-Outcome = Literal["finished", "stopped", "failed"]
+Outcome = Literal["finished", "stopped", "paused", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

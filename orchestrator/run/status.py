@@ -78,7 +78,9 @@ def read_status(run: RunDirectory, *, now: float) -> RunStatus:
     record = run.read_state()
     state, reason = record.state, record.reason
     lease = read_lease(run.lease)
-    if state.is_active and (lease is None or not lease.is_live(now)):
+    # A driver that waits for room writes PENDING and renews its lease; one that has yet to begin hasn't a lease.
+    waits = state is State.PENDING and lease is not None and lease.renewed_at >= record.updated_at
+    if (state.is_active or waits) and (lease is None or not lease.is_live(now)):
         state, reason = State.LOST, f"{_silence(lease, now)}; it was {record.state}: {reason}"
     return RunStatus(
         run=run,

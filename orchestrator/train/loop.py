@@ -47,6 +47,7 @@ from orchestrator.train.step import AUTOCAST_DTYPE, TrainingStep
 from orchestrator.train.telemetry import Telemetry
 from orchestrator.train.totals import Totals, TotalsQueue
 from orchestrator.train.transforms import eval_transform, train_transform
+from orchestrator.train.watchdog import Watchdog
 from orchestrator.train.weights import start_from_given_weights
 from orchestrator.train.world import World
 
@@ -115,6 +116,7 @@ class _Training:
         self._telemetry = Telemetry(plan, world, reporter)
         self._progress = ProgressTracker(plan, world, reporter, first_step=self._state.step)
         self._saving = Saving(reporter, self._execution, first_step=self._state.step)
+        self._watchdog = Watchdog(self._execution.hang_s)
         self._ends_after: int | None = None
         self._request = Request.NOTHING
 
@@ -256,10 +258,10 @@ class _Training:
         self._telemetry.add_step(
             step_s=perf_counter() - began_at, data_s=result.data_wait_s, communication_s=result.communication_s
         )
+        self._watchdog.tick()
         self._meter.add_step(
             num_images=result.num_images, data_s=result.data_wait_s, communication_s=result.communication_s
         )
-        self._progress.samples_crc32 = result.samples_crc32
         self._state = replace(self._state, step=step + 1)
         for totals in self._totals.push(step, result):
             self._take(totals)
@@ -281,6 +283,7 @@ class _Training:
             epoch_num_correct=state.epoch_num_correct + totals.num_correct,
             epoch_num_images=state.epoch_num_images + totals.num_images,
         )
+        self._progress.samples_checksum = totals.samples_checksum
         self._meter.add_loss(totals.loss_sum / totals.num_images)
 
     def _refused(self, totals: Totals) -> None:
@@ -386,6 +389,7 @@ class _Training:
                 normalize=self._normalize,
                 autocast_dtype=AUTOCAST_DTYPE[self._numerics.precision],
                 world=self._world,
+                on_batch=lambda num_images: self._watchdog.tick(),
             )
 
     def _test(self) -> None:
@@ -447,4 +451,5 @@ class _Training:
     def close(self) -> None:
         """Let threads end."""
         self._telemetry.close()
+        self._watchdog.close()
         self._saving.close()

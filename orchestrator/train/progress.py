@@ -22,8 +22,8 @@ class ProgressTracker:
         self._world_size = world.size
         self._reporter = reporter
         self._first_step = first_step
-        self.samples_crc32 = 0
-        """Of the latest step's sample indices."""
+        self.samples_checksum = 0
+        """Of the latest step whose totals have arrived."""
         self.num_rolled_back = 0
         """Steps of this attempt that were undone."""
 
@@ -62,5 +62,5 @@ class ProgressTracker:
         if with_row:
             row = {key: getattr(progress, key) for key in _ROW_OF_PROGRESS}
             row |= {key: value for key, value in asdict(figures).items() if key in _ROW_OF_FIGURES}
-            row["samples_crc32"] = self.samples_crc32
+            row["samples_checksum"] = self.samples_checksum
         self._reporter.report(progress, row)

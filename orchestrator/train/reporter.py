@@ -4,11 +4,13 @@ import logging
 import socket
 from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 from threading import Event, Thread
 from time import time
 from typing import Any, Final, Protocol
 
 from orchestrator.errors import CheckpointError, StorageError, TakenOverError
+from orchestrator.run import files
 from orchestrator.run.checkpoints import (
     Checkpoint,
     best_checkpoint,
@@ -186,8 +188,9 @@ class RunReporter:
                 _log.warning("%s; tried again in a second", error)
             if self._run.stop_request.exists():
                 self._request = Request.STOP
-            elif self._attempt.pause_request.exists():
+            elif self._request is Request.NOTHING and self._attempt.pause_request.exists():
                 self._request = Request.PAUSE
+                self.event("pause_requested", reason=_reason(self._attempt.pause_request))
             if closing:
                 return
 
@@ -197,6 +200,13 @@ class RunReporter:
         self._thread.join()
         self._metrics.close()
         self._events.close()
+
+
+def _reason(request: Path) -> str:
+    try:
+        return str(files.read_json(request).get("reason", "not said"))
+    except (StorageError, FileNotFoundError) as error:
+        return f"not readable: {error}"
 
 
 class SilentReporter:

@@ -3,11 +3,12 @@
 The gradient is the sum over all images of the step divided by their number, however the groups fall on ranks.
 """
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from time import perf_counter
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from orchestrator.data.batch import Batch
 from orchestrator.models.dropout import set_sample_keys
-from orchestrator.plan.groups import GroupShare, group_ranks
+from orchestrator.plan.groups import GroupShare, group_ranks, share_positions
 from orchestrator.plan.plan import Numerics
 from orchestrator.train.batch_norm import RunningStatistics, split_groups
 from orchestrator.train.gradients import SummedGradients
@@ -32,15 +33,13 @@ class StepResult:
     """What a step leaves behind."""
 
     totals: Tensor
-    """float64[5] on the device, over all ranks: sum of losses, images classified right, what the first rank requests
-    (a `Request`), whether the step was applied, the norm of its gradient."""
+    """float64[6] on the device, over all ranks: sum of losses, images classified right, what the first rank requests
+    (a `Request`), the checksum of the samples, whether the step was applied, the norm of its gradient."""
     figures: Tensor
     """float64 on the device: what `run` was given as figures, summed over ranks."""
     num_images: int
     data_wait_s: float
     communication_s: float
-    samples_crc32: int
-    """Of the numbers of this rank's images, int64, in order: tells whether two runs read the same."""
 
 
 class TrainingStep:
@@ -106,20 +105,21 @@ class TrainingStep:
         batches = [next_batch() for _ in self._shares]
         data_wait_s = perf_counter() - started_at
         num_images = self._num_images(step)
-        totals = torch.zeros(3, dtype=torch.float64, device=self._world.device)
+        totals = torch.zeros(4, dtype=torch.float64, device=self._world.device)
         with self._statistics.step():
             self._forward_and_backward(batches, num_images, totals)
         communication_s = self._gradients.wait_s()
         totals[2] = float(request)
+        totals[3] = float(sum(map(self._samples_checksum, self._shares, batches, repeat(num_images))))
         started_at = perf_counter()
         own_figures = torch.tensor(figures, dtype=torch.float64, device=self._world.device)
         summed = self._world.all_reduce_sum(torch.cat([self._statistics.accumulated, totals, own_figures]))
         reduced, summed_figures = summed.tensor_split([len(summed) - len(figures)])
         communication_s += perf_counter() - started_at if self._world.size > 1 else 0.0
-        totals = reduced[-3:]
+        totals = reduced[-4:]
         grad_norm = self._grad_norm()
         admitted = self.guard.admit(totals[0] / num_images, grad_norm)
-        self._statistics.accumulated = reduced[:-3]
+        self._statistics.accumulated = reduced[:-4]
         self._statistics.update(min(self._numerics.batch_norm_groups, num_images), admitted=admitted)
         self._update_weights(learning_rate, admitted, grad_norm)
         return StepResult(
@@ -128,8 +128,18 @@ class TrainingStep:
             num_images=num_images,
             data_wait_s=data_wait_s,
             communication_s=communication_s,
-            samples_crc32=zlib.crc32(b"".join(batch.indices.tobytes() for batch in batches)),
         )
+
+    def _samples_checksum(self, share: GroupShare, batch: Batch, num_images: int) -> int:
+        """Of which image is where in the step: a whole number far below 2**53, which ranks add without rounding."""
+        positions = share_positions(
+            step_in_epoch=0,
+            num_samples=num_images,
+            global_batch_size=num_images,
+            num_groups=self._numerics.batch_norm_groups,
+            share=share,
+        )
+        return int(((batch.indices + 1) * (np.arange(positions.start, positions.stop) + 1)).sum())
 
     def _num_images(self, step: int) -> int:
         is_last = (step + 1) % self._numerics.steps_per_epoch == 0

@@ -26,6 +26,8 @@ class Totals:
     grad_norm: float
     figures: list[float]
     """What ranks told of themselves (telemetry.py)."""
+    samples_checksum: int
+    """Of which image was where in the step: the same at any world size, another if the order was another."""
 
 
 class TotalsQueue:
@@ -60,7 +62,7 @@ class TotalsQueue:
         step, result, on_host, arrived = self._pending.popleft()
         if arrived is not None:
             arrived.synchronize()
-        loss_sum, num_correct, request, applied, grad_norm, *figures = on_host.tolist()
+        loss_sum, num_correct, request, samples_checksum, applied, grad_norm, *figures = on_host.tolist()
         return Totals(
             step=step,
             loss_sum=loss_sum,
@@ -70,4 +72,5 @@ class TotalsQueue:
             applied=bool(applied),
             grad_norm=grad_norm,
             figures=figures,
+            samples_checksum=int(samples_checksum),
         )

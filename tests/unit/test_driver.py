@@ -7,7 +7,7 @@ from time import time
 
 import pytest
 
-from orchestrator.engine.driver import drive
+from orchestrator.engine.driver import Tell, drive
 from orchestrator.errors import CheckpointError
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, record_ending
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Iterator[RunDirectory]:
     signal.signal(signal.SIGTERM, before)
 
 
-def finishes(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> None:
+def finishes(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
     record_ending(attempt, Ending(outcome="finished", reason="trained", exit_code=0))
 
 
@@ -43,7 +43,7 @@ def test_a_driver_started_again_on_a_finished_run_does_nothing(run: RunDirectory
 
 
 def test_a_driver_started_again_on_a_failed_run_takes_the_next_attempt(run: RunDirectory):
-    def fails(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> None:
+    def fails(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
         raise CheckpointError("checkpoint step-3.1 is damaged")
 
     assert drive(run, fails) == CheckpointError.exit_code

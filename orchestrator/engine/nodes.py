@@ -1,0 +1,57 @@
+"""What Ray knows of its nodes: what they have, what is free, and which are about to go away.
+
+Ray has no public call for the nodes that are being drained, nor for what is free on each node. Both are read here and
+nowhere else, in the way that Ray Train itself does.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray._private.state import state as gcs
+from ray.util import placement_group_table
+
+from orchestrator.plan.cluster import ClusterShape
+
+
+def cluster_shape() -> ClusterShape:
+    """The most that the connected cluster ever has: what is there, or what its autoscaler may bring it to."""
+    resources: dict[str, Any] = ray.cluster_resources()
+    most: dict[str, Any] = gcs.get_max_resources_from_cluster_config() or {}
+    gpu_types = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
+    return ClusterShape(
+        num_cpus=int(max(resources.get("CPU", 0), most.get("CPU", 0))),
+        num_gpus=int(max(resources.get("GPU", 0), most.get("GPU", 0))),
+        nodes=len([node for node in ray.nodes() if node["Alive"]]),
+        gpu_type=gpu_types[0] if gpu_types else None,
+        address=ray.get_runtime_context().gcs_address,
+    )
+
+
+def draining_nodes() -> Mapping[str, float | None]:
+    """Nodes that will go away: id to when, in seconds since 1970; None where that wasn't said."""
+    deadlines_ms: dict[str, int] = gcs.get_draining_nodes()
+    return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in deadlines_ms.items()}
+
+
+def free_resources() -> Mapping[str, Mapping[str, float]]:
+    """By node that stays: what is free there."""
+    leaving = draining_nodes()
+    free: dict[str, dict[str, float]] = gcs.available_resources_per_node()
+    return {node: resources for node, resources in free.items() if node not in leaving}
+
+
+def has_placed_workers() -> bool:
+    """Whether Ray has found places for a worker group of this process's job; the id of a placement group ends in it."""
+    job_id = ray.get_runtime_context().get_job_id()
+    groups = placement_group_table()
+    return any(name.endswith(job_id) and group["state"] == "CREATED" for name, group in groups.items())
+
+
+def room_for(worker: Mapping[str, float], free: Mapping[str, Mapping[str, float]]) -> int:
+    """How many workers, each with such resources, fit into what is free."""
+    needed = {name: amount for name, amount in worker.items() if amount > 0}
+    return sum(
+        min((int(resources.get(name, 0.0) / amount) for name, amount in needed.items()), default=0)
+        for resources in free.values()
+    )

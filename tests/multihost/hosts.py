@@ -1,0 +1,188 @@
+"""Several hosts on this machine: network namespaces joined by a bridge, each with a Ray node of its own.
+
+What is done to a host here is what happens to real ones: its processes die, its network goes, it is told that it will
+be taken away. Every process of a host is started in its namespace and ended with it.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
+GCS_PORT, DASHBOARD_PORT = 6379, 8265
+START_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One namespace."""
+
+    namespace: str
+    address: str
+
+    def run(self, *command: str, environment: Mapping[str, str], timeout_s: float = 120) -> str:
+        """Run a command on the host and return what it printed."""
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.namespace, *command],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def process_ids(self) -> list[int]:
+        """Everything that runs on the host."""
+        return [int(pid) for pid in _ip("netns", "pids", self.namespace).split()]
+
+
+@dataclass(slots=True, kw_only=True)
+class Hosts:
+    """A network of hosts and the Ray cluster on them; the first is the head."""
+
+    folder: Path
+    hosts: list[Host] = field(default_factory=list)
+    bridge: str = ""
+    subnet: str = ""
+    cpus: Sequence[int] = ()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to be let in."""
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "3000",
+            "RAY_health_check_failure_threshold": "3",
+        }
+
+    @property
+    def head(self) -> Host:
+        """Where the head is, and the drivers of runs."""
+        return self.hosts[0]
+
+    @property
+    def dashboard(self) -> str:
+        """Where jobs are submitted to."""
+        return f"http://{self.head.address}:{DASHBOARD_PORT}"
+
+    def up(self, cpus: Sequence[int]) -> None:
+        """Make a host for each entry, with so many CPU cores, and the Ray cluster on them."""
+        token = self.folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self._make_bridge()
+        for number, num_cpus in enumerate(cpus):
+            self.add(num_cpus, is_head=number == 0)
+
+    def add(self, num_cpus: int, *, is_head: bool = False) -> Host:
+        """One more host, with a Ray node."""
+        host = self._make_host(len(self.hosts))
+        self.hosts.append(host)
+        self.start_node(host, num_cpus, is_head=is_head)
+        return host
+
+    def start_node(self, host: Host, num_cpus: int, *, is_head: bool = False) -> None:
+        """Start Ray on a host."""
+        role = (
+            [*("--head", "--port", str(GCS_PORT), "--dashboard-host", host.address), "--disable-usage-stats"]
+            if is_head
+            else ["--address", f"{self.head.address}:{GCS_PORT}"]
+        )
+        common = ["--node-ip-address", host.address, "--num-cpus", str(num_cpus), "--object-store-memory", "100000000"]
+        temporary = ["--temp-dir", str(self.folder / host.namespace)] if is_head else []
+        host.run(*RAY, "start", *role, *common, *temporary, environment=self.environment)
+
+    def _make_bridge(self) -> None:
+        tag = secrets.token_hex(2)
+        self.bridge, self.subnet = f"dn{tag}", f"10.{77 + int(tag[:2], 16) % 100}.{int(tag[2:], 16)}"
+        _ip("link", "add", self.bridge, "type", "bridge")
+        _ip("addr", "add", f"{self.subnet}.254/24", "dev", self.bridge)
+        _ip("link", "set", self.bridge, "up")
+
+    def _make_host(self, number: int) -> Host:
+        name = f"{self.bridge}h{number}"
+        host = Host(namespace=name, address=f"{self.subnet}.{number + 1}")
+        _ip("netns", "add", name)
+        _ip("link", "add", f"{name}o", "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", f"{name}o", "master", self.bridge, "up")
+        _ip("-n", name, "addr", "add", f"{host.address}/24", "dev", "eth0")
+        _ip("-n", name, "link", "set", "eth0", "up")
+        _ip("-n", name, "link", "set", "lo", "up")
+        return host
+
+    def node_id(self, host: Host) -> str:
+        """Ray's id of a host's node."""
+        listed = json.loads(
+            self.head.run(
+                *RAY,
+                "list",
+                "nodes",
+                "--format",
+                "json",
+                environment=self.environment | {"RAY_ADDRESS": self.dashboard},
+            )
+        )
+        (node,) = [node for node in listed if node["node_ip"] == host.address and node["state"] == "ALIVE"]
+        return str(node["node_id"])
+
+    def drain(self, host: Host, *, deadline_s: int) -> None:
+        """Announce that a host will be taken away."""
+        self.head.run(
+            *RAY,
+            "drain-node",
+            "--address",
+            f"{self.head.address}:{GCS_PORT}",
+            "--node-id",
+            self.node_id(host),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "a test", "--deadline-remaining-seconds"),
+            str(deadline_s),
+            environment=self.environment,
+        )
+
+    def kill(self, host: Host) -> None:
+        """End all processes of a host at once, as when its power goes."""
+        for process_id in host.process_ids():
+            _kill(process_id)
+
+    def unplug(self, host: Host) -> None:
+        """Cut a host's network in both directions; its processes live on."""
+        _ip("link", "set", f"{host.namespace}o", "down")
+
+    def plug(self, host: Host) -> None:
+        """Bring the network back."""
+        _ip("link", "set", f"{host.namespace}o", "up")
+
+    def down(self) -> None:
+        """End everything and remove the network."""
+        for host in self.hosts:
+            deadline = monotonic() + 20
+            while (process_ids := host.process_ids()) and monotonic() < deadline:
+                for process_id in process_ids:
+                    _kill(process_id)
+                sleep(0.1)
+            _ip("netns", "del", host.namespace)
+        if self.bridge:
+            _ip("link", "del", self.bridge)
+
+
+def _kill(process_id: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process_id, signal.SIGKILL)
+
+
+def _ip(*arguments: str) -> str:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
