@@ -54,7 +54,8 @@ class Hosts:
     hosts: list[Host] = field(default_factory=list)
     bridge: str = ""
     subnet: str = ""
-    cpus: Sequence[int] = ()
+    gone: set[str] = field(default_factory=set)
+    """Namespaces of hosts that Ray has lost, or will have."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -137,8 +138,15 @@ class Hosts:
         (node,) = [node for node in listed if node["node_ip"] == host.address and node["state"] == "ALIVE"]
         return str(node["node_id"])
 
+    def workers(self, number: int) -> list[Host]:
+        """So many hosts that compute, with a core each; those that are missing are added."""
+        while len(living := [host for host in self.hosts[1:] if host.namespace not in self.gone]) < number:
+            self.add(1)
+        return living
+
     def drain(self, host: Host, *, deadline_s: int) -> None:
         """Announce that a host will be taken away."""
+        self.gone.add(host.namespace)
         self.head.run(
             *RAY,
             "drain-node",
@@ -153,11 +161,13 @@ class Hosts:
 
     def kill(self, host: Host) -> None:
         """End all processes of a host at once, as when its power goes."""
+        self.gone.add(host.namespace)
         for process_id in host.process_ids():
             _kill(process_id)
 
     def unplug(self, host: Host) -> None:
         """Cut a host's network in both directions; its processes live on."""
+        self.gone.add(host.namespace)
         _ip("link", "set", f"{host.namespace}o", "down")
 
     def plug(self, host: Host) -> None:
