@@ -52,7 +52,7 @@ def drive(run: RunDirectory, fit: Fit) -> int:
         _log.info("run %s is finished; there is nothing to do", run.name)
         return 0
     holder = secrets.token_hex(8)
-    attempt = run.claim_attempt(holder)
+    attempt = run.claim_attempt(holder, submitted_at=run.read_state().updated_at)
     log_file = logging.FileHandler(attempt.logs / "driver.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(log_file)

@@ -16,6 +16,7 @@ Whatever an attempt writes carries its number in the path, so a late writer of a
 
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 
 from orchestrator.errors import NotFoundError, StorageError, UsageError
 from orchestrator.run import files
@@ -163,10 +164,14 @@ class RunDirectory:
                 f"{newest.owner} names no holder ({error!r}); remove {newest.path} and resume"
             ) from error
 
-    def claim_attempt(self, holder: str) -> AttemptDirectory:
-        """Take the next attempt number, against all others who try at the same moment."""
+    def claim_attempt(self, holder: str, *, submitted_at: float | None = None) -> AttemptDirectory:
+        """Take the next attempt number, against all others who try at the same moment.
+
+        submitted_at: when a person asked for it, in seconds since 1970; None if its driver was there already.
+        """
         while True:
             attempt = self.attempt(self.newest_attempt()[0] + 1)
             files.make_directory(attempt.logs)
-            if files.create_exclusively(attempt.owner, files.json_bytes({"holder": holder})):
+            owner = {"holder": holder, "submitted_at": submitted_at, "claimed_at": time()}
+            if files.create_exclusively(attempt.owner, files.json_bytes(owner)):
                 return attempt

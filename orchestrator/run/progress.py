@@ -40,6 +40,8 @@ class Progress:
     eta_s: float | None = None
     last_checkpoint: str | None = None
     last_checkpoint_at: float | None = None
+    at: float | None = None
+    """When the figures were taken, in seconds since 1970."""
     num_rolled_back: int = 0
     """Steps that this attempt has undone because of a divergence."""
     seconds: Mapping[str, float] = field(default_factory=dict)

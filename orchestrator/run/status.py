@@ -9,6 +9,7 @@ from orchestrator.errors import StorageError
 from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import Lease, read_lease
+from orchestrator.run.ledger import Ledger, read_ledger
 from orchestrator.run.progress import Progress, read_progress
 from orchestrator.run.state import State, StateRecord
 from orchestrator.run.workers import Straggler, read_workers
@@ -37,6 +38,11 @@ class RunStatus:
         saved_at = self.progress.last_checkpoint_at if self.progress else None
         return None if saved_at is None else max(self.at - saved_at, 0.0)
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where the run's time went."""
+        return read_ledger(self.run, self.record, self.state, now=self.at)
+
     def to_json(self) -> dict[str, Any]:
         """The stable keys of `dnctl status --json`; None where not known yet."""
         progress = self.progress
@@ -62,13 +68,14 @@ class RunStatus:
             "world_size": progress.world_size if progress else None,
             "last_checkpoint": progress.last_checkpoint if progress else None,
             "recoveries": max(self.record.attempt - 1, 0),
-            "goodput": None,
+            "goodput": self.ledger.goodput,
             "created_at": self.record.created_at,
             "finished_at": self.record.finished_at,
             "exit_code": self.record.exit_code,
             "world_size_wanted": self.world_size_wanted,
             "last_checkpoint_age_s": self.checkpoint_age_s,
             "stragglers": [asdict(straggler) for straggler in self.stragglers],
+            "ledger": asdict(self.ledger),
             "logs": str(self.run.attempt(self.record.attempt).logs) if self.record.attempt else None,
         }
 

@@ -1,6 +1,7 @@
 """What a run says of itself while it trains: progress.json's figures and the rows of the metrics log."""
 
 from dataclasses import asdict
+from time import time
 
 from orchestrator.plan.plan import Plan
 from orchestrator.run.progress import Progress
@@ -54,6 +55,7 @@ class ProgressTracker:
             eta_s=(numerics.num_steps - state.step) * figures.step_s if figures.step_s is not None else None,
             last_checkpoint=saving.latest.path.name if saving.latest else None,
             last_checkpoint_at=saving.latest_at,
+            at=time(),
             num_rolled_back=self.num_rolled_back,
             seconds=meter.seconds(),
             activity=activity,

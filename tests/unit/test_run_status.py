@@ -98,8 +98,16 @@ def test_an_active_run_without_a_lease_or_with_one_from_the_future_is_lost(run: 
 def test_a_run_that_nobody_needs_to_drive_is_never_lost(run: RunDirectory, state: State):
     _record(run, state)
     assert read_status(run, now=NOW).state is state
-    _renew(run, renewed_at=NOW - 300)
+    _renew(run, renewed_at=run.read_state().updated_at - 300)
     assert read_status(run, now=NOW).state is state
+
+
+def test_a_driver_that_waits_for_room_and_dies_leaves_a_lost_run(run: RunDirectory):
+    _record(run, State.PENDING)
+    _renew(run, renewed_at=NOW - 5)
+    assert read_status(run, now=NOW).state is State.PENDING
+    _renew(run, renewed_at=NOW - 300)
+    assert read_status(run, now=NOW).state is State.LOST
 
 
 def test_the_json_keys_are_there_before_anything_is_known(run: RunDirectory):
