@@ -1,12 +1,14 @@
 """How runs look on a terminal: a table of one, and a line for each of many."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output import human_time
+from orchestrator.run.ledger import Ledger
 from orchestrator.run.progress import Progress
 from orchestrator.run.state import State
 from orchestrator.run.status import RunStatus
@@ -84,8 +86,8 @@ def render_status(status: RunStatus, *, dashboard: str | None = None) -> Rendera
     table.add_row("attempt", _attempt(status))
     for row in _progress_rows(status):
         table.add_row(*row)
-    if status.record.finished_at is not None:
-        table.add_row("wall time", human_time(status.record.finished_at - status.record.created_at))
+    for row in _time_rows(status.ledger):
+        table.add_row(*row)
     table.add_row("directory", Text(str(status.run.path)))
     table.add_row("logs", Text(str(status.run.attempt(status.record.attempt).logs)))
     if dashboard is not None:
@@ -110,6 +112,18 @@ def list_rows(statuses: Sequence[RunStatus], columns: Sequence[str]) -> list[Tex
         )
         lines.append(Text(f"{name}  ").append(state, style=style).append("  " + "  ".join(numbers)))
     return lines
+
+
+def _time_rows(ledger: Ledger) -> list[tuple[str, str]]:
+    """Wall time, and what of it went where, the largest first."""
+    if ledger.goodput is None:
+        return []
+    parts = sorted(asdict(ledger).items(), key=lambda item: -item[1])
+    shares = [f"{name} {100 * part / ledger.wall_s:.0f} %" for name, part in parts if part >= 0.005 * ledger.wall_s]
+    return [
+        ("wall time", f"{human_time(ledger.wall_s)}: {', '.join(shares)}"),
+        ("goodput", f"{100 * ledger.goodput:.1f} % went into steps and evaluations that count"),
+    ]
 
 
 def _attempt(status: RunStatus) -> str:

@@ -64,7 +64,7 @@ def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: fl
     state: as read; LOST counts as idle since the last sign of life.
     """
     attempts = [found for attempt in run.attempts() if (found := _read(attempt)) is not None]
-    until = record.finished_at or now
+    until = record.finished_at or (record.updated_at if state.is_finished else now)
     ledger, cursor = Ledger(), record.created_at
     for attempt in attempts:
         cursor = _until_claimed(ledger, attempt, cursor)
