@@ -2,7 +2,7 @@
 
 Ray would let an attempt train on until its node is gone, or end it in the middle of a step to make it larger. Here it
 is asked to pause: after its next step it saves a checkpoint and ends, and the driver starts the next attempt on the
-nodes that stay. No step is done twice (docs/adr/0009-workers-pause.md).
+nodes that stay. No step is done twice (docs/adr/0012-workers-pause.md).
 """
 
 import logging
