@@ -23,7 +23,7 @@ def _apart_from_the_persons_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DNCTL_STORAGE", str(tmp_path / "runs"))
     if "DNCTL_CLUSTER_DIR" not in os.environ:
-        monkeypatch.setenv("DNCTL_CLUSTER_DIR", str(tmp_path / "cluster"))
+        monkeypatch.setenv("DNCTL_CLUSTER_DIR", str(tmp_path / "local-cluster"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
