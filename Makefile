@@ -8,7 +8,7 @@ JOBS ?= 2
 # Where `make demo` puts its data. Its cluster is one of its own, and ended with it.
 DEMO := demo
 
-.PHONY: help setup demo test test-fast check format bench docs lock clean
+.PHONY: help setup demo test test-long test-fast check format bench docs lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,9 +30,12 @@ demo: setup  ## Train a small DenseNet on handwritten digits, from nothing to a 
 	$(BIN)/dnctl launch recipes/demo.yaml --set data.root=$(DEMO)/digits; \
 	echo "To type the commands above, first: . .venv/bin/activate"
 
-test: setup  ## Run every test that this machine can run: side by side, but for those that start a Ray cluster
-	$(TESTS) -m "not ray" -n $(JOBS)
-	$(TESTS) -m ray
+test: setup  ## Run what this machine can run in 20 minutes: side by side, but for what starts a Ray cluster
+	$(TESTS) -m "not ray and not long" -n $(JOBS)
+	$(TESTS) -m "ray and not long"
+
+test-long: setup  ## Run the tests that take minutes each: Slurm, other clusters, hosts that die
+	$(TESTS) -m long
 
 test-fast: setup  ## Run the tests that take seconds
 	$(TESTS) -m "not slow and not ray and not multihost and not gpu" -n $(JOBS)

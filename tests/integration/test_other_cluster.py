@@ -53,6 +53,7 @@ def launch(dnctl: Dnctl, images: Path, name: str, cluster: str, *settings: str) 
     return dnctl("launch", "demo", "--name", name, "--cluster", cluster, "--detach", *overrides)
 
 
+@pytest.mark.long
 def test_a_run_is_launched_seen_stopped_and_resumed_to_its_end(
     dnctl: Dnctl, profile: Path, head: ForeignHead, small_images: Path
 ):

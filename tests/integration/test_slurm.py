@@ -17,7 +17,7 @@ from orchestrator.run.directory import RunDirectory
 from tests.slurm import slurm
 from tests.training import SMALL
 
-pytestmark = [pytest.mark.slurm, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.ray, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 SHIPPED = Path(__file__).parents[2] / "cluster"
 

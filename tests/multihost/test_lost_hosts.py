@@ -46,6 +46,7 @@ def test_an_announced_preemption_and_a_new_host_cost_no_step(bed: Bed, undisturb
     assert trained.tensors_sha256() == undisturbed.tensors_sha256()
 
 
+@pytest.mark.long
 def test_a_host_that_dies_and_one_whose_network_is_cut_are_done_without(bed: Bed, undisturbed: Trained):
     first, second = bed.hosts.workers(2)
     run = bed.launch("bereft", "{min: 1, max: 2}", epochs=EPOCHS)
