@@ -220,7 +220,7 @@ class Guard(Section):
     the bad step alone; "stop": the run fails with exit code 5. A step that is bad never changes the weights."""
     spike: Positive | None = 30.0
     """Robust standard deviations above the median of the last 128 steps from which on a loss or a gradient's norm is
-    bad; null: only one that isn't finite."""
+    bad, if the network does worse than guessing; null: only one that isn't finite."""
     max_tries: int = Field(default=3, ge=0)
     """How many bad steps of one epoch are put up with before the run fails."""
 

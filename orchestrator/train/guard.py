@@ -2,8 +2,12 @@
 
 A step is refused if either isn't finite, or lies far above the recent ones: more than `spike` robust deviations above
 their median (1.4826 times the median absolute deviation, which is a normal distribution's standard deviation; at least
-2 % of the median, so that a flat stretch doesn't make every ripple a spike). It is judged where the numbers are, from
-what all ranks have in common, so every rank comes to the same verdict and no step waits for it.
+2 % of the median, so that a flat stretch doesn't make every ripple a spike). A network that has all but learnt its
+images meets one that it hasn't with a loss and a gradient a hundred times the median, and nothing is wrong. So a loss
+is no spike below twice that of guessing, and a gradient's norm is none while the loss is below that of guessing.
+
+A step is judged where the numbers are, from what all ranks have in common, so every rank comes to the same verdict and
+no step waits for it.
 """
 
 from collections.abc import Sequence
@@ -23,12 +27,15 @@ MAD_TO_DEVIATION = 1.4826
 class Guard:
     """What recent steps looked like, on the device: two rows of WINDOW values, losses and norms."""
 
-    def __init__(self, *, spike: float | None, loss_scaling: bool, device: torch.device) -> None:
+    def __init__(self, *, spike: float | None, guessing_loss: float, loss_scaling: bool, device: torch.device) -> None:
         """spike: deviations above the median that are too many; None: only what isn't finite is refused.
 
+        guessing_loss: of a network that gives every class the same probability.
         loss_scaling: whether a gradient that isn't finite is an overflow of float16, which loss scaling deals with.
         """
         self._spike = spike
+        self._harmless = torch.tensor([2 * guessing_loss, guessing_loss], dtype=torch.float64, device=device)
+        """Up to which loss neither the loss nor the gradient's norm is a spike."""
         self._may_overflow = torch.tensor([False, loss_scaling], device=device)
         self._values = torch.full((2, WINDOW), torch.inf, dtype=torch.float64, device=device)
         self._num_seen = torch.zeros((), dtype=torch.int64, device=device)
@@ -42,7 +49,8 @@ class Guard:
         finite = torch.isfinite(found)
         bearable = finite | self._may_overflow
         if self._spike is not None:
-            bearable &= (found <= self._bounds()) | ~finite | (self._num_seen < FEWEST)
+            harmless = found[0] <= self._harmless
+            bearable &= (found <= self._bounds()) | harmless | ~finite | (self._num_seen < FEWEST)
         counted = (bearable & finite).all()
         at = (self._num_seen % WINDOW)[None]
         column = torch.where(counted, found[:, None], self._values.index_select(1, at))

@@ -3,6 +3,7 @@
 The gradient is the sum over all images of the step divided by their number, however the groups fall on ranks.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -74,7 +75,12 @@ class TrainingStep:
                 split_groups(model, process_group)
         self._statistics = RunningStatistics(model)
         num_addends = max(numerics.batch_norm_groups, sum(1 for shares in group_shares if shares))
-        self.guard = Guard(spike=numerics.guard_spike, loss_scaling=scaler.is_enabled(), device=world.device)
+        self.guard = Guard(
+            spike=numerics.guard_spike,
+            guessing_loss=math.log(numerics.num_classes),
+            loss_scaling=scaler.is_enabled(),
+            device=world.device,
+        )
         """Decides which steps are applied; a checkpoint holds its state."""
         self._gradients = SummedGradients(
             model, world, sum_dtype=_sum_dtype(num_addends, deterministic=numerics.deterministic)

@@ -9,7 +9,7 @@ from orchestrator.train.guard import FEWEST, WINDOW, Guard
 
 
 def guard(*, spike: float | None = 10.0, loss_scaling: bool = False) -> Guard:
-    return Guard(spike=spike, loss_scaling=loss_scaling, device=torch.device("cpu"))
+    return Guard(spike=spike, guessing_loss=1.0, loss_scaling=loss_scaling, device=torch.device("cpu"))
 
 
 def admits(watching: Guard, loss: float, norm: float = 1.0) -> bool:
@@ -35,6 +35,16 @@ def test_a_spike_of_the_loss_or_of_the_gradient_is_refused():
     assert not admits(after(WINDOW), 2.1, norm=3.0)
     assert admits(after(WINDOW), 2.4)
     assert admits(after(WINDOW), 0.1), "a loss that falls is no spike"
+
+
+def test_a_network_that_has_learnt_its_images_may_meet_a_hard_one():
+    watching = guard()
+    for step in range(WINDOW):
+        assert admits(watching, 0.001 * (1 + step % 3), norm=0.01)
+    assert admits(watching, 1.9, norm=0.01), "below twice the loss of guessing"
+    assert admits(watching, 0.9, norm=50.0), "below the loss of guessing"
+    assert not admits(watching, 2.1, norm=0.01)
+    assert not admits(watching, 1.1, norm=50.0)
 
 
 def test_without_a_bound_only_what_is_not_finite_is_refused():
