@@ -98,7 +98,7 @@ def range_test(
     with loader:
         for number, rate in enumerate(_rates(lowest, highest, num_steps)):
             result = step.run(lambda: next(loader), step=number, learning_rate=rate)
-            loss_sum, _, _, applied, grad_norm = result.totals.tolist()
+            loss_sum, _, _, _, applied, grad_norm = result.totals.tolist()
             loss = loss_sum / result.num_images
             on_step(number + 1)
             if not applied or not math.isfinite(loss):

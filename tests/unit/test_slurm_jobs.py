@@ -8,7 +8,7 @@ from time import time
 
 import pytest
 
-from orchestrator.engine.driver import drive
+from orchestrator.engine.driver import Tell, drive
 from orchestrator.engine.slurm import SlurmJobs, ask_for_requeue
 from orchestrator.errors import ClusterError, RunStoppedError
 from orchestrator.run import files
@@ -104,7 +104,7 @@ def test_without_slurm_there_is_one_message(monkeypatch: pytest.MonkeyPatch):
 def stop_on_request(request: dict[str, object] | None, run: RunDirectory) -> int:
     """Drive a run whose training stops because of that request, asked for by the queue or by a person."""
 
-    def fit(run: RunDirectory, attempt: AttemptDirectory, holder: str) -> None:
+    def fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
         if request is not None:
             files.write_json(run.stop_request, request)
         record_ending(
