@@ -125,7 +125,7 @@ def _deviate(run: RunDirectory, recipe: "Recipe") -> bool:
     from orchestrator.engine.planning import load_plan
 
     before = load_plan(run)
-    if before is not None and living_holder(run.lease) is not None and read_status(run, now=time()).state.is_active:
+    if before is not None and _is_driven(run):
         raise UsageError(f"run {run.name} is running; `dnctl stop {run.name}` first, then resume it with --set")
     plan = deviate(run, recipe)
     if before is None or plan is None:
@@ -133,6 +133,11 @@ def _deviate(run: RunDirectory, recipe: "Recipe") -> bool:
     for key, was, now in plan.deviations[-1].changes:
         stderr().print(f"deviates from step {plan.deviations[-1].step} on: {key} was {was}, is {now}", markup=False)
     return plan.numerics.num_steps > before.numerics.num_steps
+
+
+def _is_driven(run: RunDirectory) -> bool:
+    """Whether a driver is alive, also one that waits for room; takes until its lease is renewed or has run out."""
+    return not run.read_state().state.is_finished and living_holder(run.lease) is not None
 
 
 def _plan_here(recipe: "Recipe", run: RunDirectory | None) -> "Plan":
@@ -170,7 +175,7 @@ def _go_on(
     """
     from orchestrator.engine.planning import load_plan, refuse_other_numerics
 
-    is_driven = read_status(run, now=time()).state.is_active and living_holder(run.lease) is not None
+    is_driven = _is_driven(run)
     status = read_status(run, now=time())  # it may have ended while its lease was watched
     if status.state is State.SUCCEEDED and not is_longer:
         raise UsageError(

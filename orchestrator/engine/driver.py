@@ -106,7 +106,7 @@ def _in_one_line(error: Exception) -> str:
 
 def _refuse_while_driven(run: RunDirectory) -> None:
     """Raise ClusterError if another driver is alive; waits for the lease of one that was killed just now."""
-    holder = living_holder(run.lease) if run.read_state().state.is_active else None
+    holder = None if run.read_state().state.is_finished else living_holder(run.lease)
     if holder is not None:
         raise ClusterError(
             f"run {run.name} is being driven by process {holder.process_id} on {holder.host}, attempt "
@@ -159,7 +159,7 @@ class _StateRecorder:
         while not self._closing.wait(POLL_INTERVAL_S):
             try:
                 self._look()
-            except DnctlError as error:
+            except (DnctlError, OSError, KeyError) as error:  # a storage that fails for a moment: look again
                 _log.warning("%s", error)
 
     def _look(self) -> None:
@@ -175,11 +175,17 @@ class _StateRecorder:
 
     def _end_at_once(self) -> None:
         """SIGTERM: the job is being stopped; there are seconds left."""
-        stop_asked_for = self._run.stop_request.exists()
-        state = State.STOPPED if stop_asked_for else State.FAILED
-        reason = "stopped at once, without a checkpoint" if stop_asked_for else "the cluster ended the driver (SIGTERM)"
-        self.write(state, reason, exit_code=(RunStoppedError if stop_asked_for else ClusterError).exit_code)
+        if not self._has_said_how_it_ended():
+            if _is_to_be_queued_again(self._run):
+                self.write(State.PENDING, "its time on the cluster was up before it had saved: waiting for its turn")
+            elif self._run.stop_request.exists():
+                self.write(State.STOPPED, "stopped at once, without a checkpoint", exit_code=RunStoppedError.exit_code)
+            else:
+                self.write(State.FAILED, "the cluster ended the driver (SIGTERM)", exit_code=ClusterError.exit_code)
         os._exit(143)
+
+    def _has_said_how_it_ended(self) -> bool:
+        return self._closing.is_set() and (self._record.state.is_finished or self._record.state is State.PENDING)
 
 
 if __name__ == "__main__":

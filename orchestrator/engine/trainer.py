@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import re
+import signal
 from enum import Enum
 from pathlib import Path
 from time import monotonic, sleep
@@ -21,7 +22,7 @@ from orchestrator.engine.pausing import PauseWatch
 from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
 from orchestrator.engine.waiting import WaitingForRoom
-from orchestrator.errors import ClusterError
+from orchestrator.errors import ClusterError, DnctlError
 from orchestrator.plan.plan import Placement
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
@@ -51,7 +52,9 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
     num_nodes: how many nodes are on their way; the plan is for all of them.
     """
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACEMENT_TIMEOUT_S)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(log_to_driver=False)
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would let the state lie
     _log.info("connected to Ray at %s", ray.get_runtime_context().gcs_address)
     _wait_for_nodes(num_nodes)
     recipe = load_recipe(run.recipe)
@@ -63,6 +66,8 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
     try:
         while _fit_once(attempt, task, tell) is _Next.ATTEMPT:
             tell(State.RECOVERING, "starting the workers again")
+            if run.newest_attempt()[1] != holder:
+                return  # another driver has taken the run over
             attempt = run.claim_attempt(holder)
     finally:
         watch.close()
@@ -82,7 +87,10 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
     try:
         _trainer(attempt, task).fit()
     except TrainingFailedError as error:
-        if read_ending(run.attempt(run.newest_attempt()[0])) is None and newest_step(run.checkpoints) > newest:
+        ending = read_ending(run.attempt(run.newest_attempt()[0]))
+        if ending is not None and ending.outcome == "paused":
+            return _Next.ATTEMPT  # the first worker had saved and said so before another one failed
+        if ending is None and newest_step(run.checkpoints) > newest:
             _log.warning("the workers failed, but not without progress: %s", error)
             return _Next.ATTEMPT
         raise
@@ -110,7 +118,7 @@ def _trainer(attempt: AttemptDirectory, task: WorkerTask) -> "ray.train.torch.To
             name=f"attempt-{attempt.number}",
             storage_path=str(task.run.path / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=execution.max_failures, max_preemption_failures=-1),
-            callbacks=[_FailureRecorder(task.run.path)],
+            callbacks=[_FailureRecorder(task.run.path, task.holder)],
         ),
     )
 
@@ -165,11 +173,21 @@ def _work(task: WorkerTask) -> None:
 class _FailureRecorder(ray.train.UserCallback):  # type: ignore[misc]
     """Notes in the run directory that workers failed, from Ray's controller, which is the first to know."""
 
-    def __init__(self, run_path: Path) -> None:
+    def __init__(self, run_path: Path, holder: str) -> None:
         self._run = RunDirectory(run_path)
+        self._holder = holder
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        attempt = self._run.attempt(self._run.newest_attempt()[0])
+        try:
+            self._record(worker_exceptions)
+        except DnctlError as error:  # what can't be noted must not keep Ray from starting the workers again
+            _log.warning("%s", error)
+
+    def _record(self, worker_exceptions: dict[int, Exception]) -> None:
+        newest, holder = self._run.newest_attempt()
+        if holder != self._holder:
+            return
+        attempt = self._run.attempt(newest)
         faults = {rank: _what_happened(error) for rank, error in sorted(worker_exceptions.items())}
         reason = "; ".join(f"worker {rank}: {fault}" for rank, fault in faults.items())
         number = len(attempt.worker_failures)

@@ -31,8 +31,10 @@ class WaitingForRoom:
 
     def _follow(self) -> None:
         is_waiting = False
-        while not self._closing.wait(POLL_INTERVAL_S) and not self._attempt.worker_nodes.exists():
+        while not self._closing.wait(POLL_INTERVAL_S):
             try:
+                if self._attempt.worker_nodes.exists():
+                    return
                 num_free = nodes.room_for(self._worker, nodes.free_resources())
             except (DnctlError, RuntimeError, OSError) as error:
                 _log.warning("can't ask for free nodes: %s", error)

@@ -48,17 +48,20 @@ def train_worker(task: WorkerTask) -> None:
 
 
 def _join_attempt(task: WorkerTask, world: World) -> AttemptDirectory | None:
-    """The attempt that this group of workers is; None if the one before ended for good."""
-    number: int | None = None
-    if world.is_first:
-        newest = task.run.attempt(task.run.newest_attempt()[0])
-        if read_ending(newest) is None:
-            attempt = newest
-            while not files.create_exclusively(attempt.path / "workers.json", b"{}"):
-                attempt = task.run.claim_attempt(task.holder)  # an earlier group of workers had that number
-            number = attempt.number
-    number = world.broadcast(number)
+    """The attempt that this group of workers is; None if the run has ended, or is another driver's by now."""
+    number = world.broadcast(_number_of_attempt(task) if world.is_first else None)
     return None if number is None else task.run.attempt(number)
+
+
+def _number_of_attempt(task: WorkerTask) -> int | None:
+    newest, holder = task.run.newest_attempt()
+    attempt = task.run.attempt(newest)
+    if holder != task.holder or read_ending(attempt) is not None:
+        return None
+    # An earlier group of workers may have had that number, or have failed before it could take it.
+    while attempt.worker_failures or not files.create_exclusively(attempt.path / "workers.json", b"{}"):
+        attempt = task.run.claim_attempt(task.holder)
+    return attempt.number
 
 
 def _redirect_output(path: Path) -> None:

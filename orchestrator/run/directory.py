@@ -149,7 +149,7 @@ class RunDirectory:
         """All attempts that were claimed, oldest first."""
         with files.translated("list", self.path / "attempts"):
             numbers = [int(entry.name) for entry in (self.path / "attempts").iterdir() if entry.name.isdigit()]
-        return [self.attempt(number) for number in sorted(numbers) if self.attempt(number).owner.is_file()]
+            return [self.attempt(number) for number in sorted(numbers) if self.attempt(number).owner.is_file()]
 
     def newest_attempt(self) -> tuple[int, str]:
         """Number and holder of the newest attempt; (0, "") before the first."""

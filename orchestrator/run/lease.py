@@ -4,10 +4,11 @@ The process that drives a run renews the lease every few seconds. A reader that 
 is gone, whatever state.json says.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep, time
@@ -30,6 +31,11 @@ class Lease:
     attempt: int
     renewed_at: float
     expires_at: float
+
+    @property
+    def is_given_back(self) -> bool:
+        """Whether the holder has ended and said so here."""
+        return self.expires_at == 0.0
 
     def is_live(self, now: float) -> bool:
         """Whether the holder renewed in time. A lease from the future (a clock that jumped) counts as stale."""
@@ -89,10 +95,14 @@ class LeaseKeeper:
         while not self._closed.wait(RENEWAL_INTERVAL_S) and not self.taken_over.is_set():
             try:
                 self._renew()
-            except StorageError:
+            except (StorageError, OSError):
                 continue  # a storage that fails for a moment must not end the run; the lease goes stale if it lasts
 
     def close(self) -> None:
-        """Stop renewing. The lease is left to expire: state.json says how the run ended."""
+        """Stop renewing and give the lease back, so that the next driver needn't wait for it to expire."""
         self._closed.set()
         self._thread.join()
+        lease = read_lease(self._path)
+        if lease is not None and lease.holder == self._holder:
+            with contextlib.suppress(StorageError):  # then it expires by itself
+                files.write_json(self._path, asdict(replace(lease, renewed_at=0.0, expires_at=0.0)))

@@ -117,6 +117,8 @@ def _stragglers(run: RunDirectory, record: StateRecord) -> Sequence[Straggler]:
 def _silence(lease: Lease | None, now: float) -> str:
     if lease is None:
         return "its driver holds no lease"
+    if lease.is_given_back:
+        return "its driver ended without saying how"
     if lease.renewed_at > now:
         return f"its driver's lease is {lease.renewed_at - now:.0f} s ahead of the clock of this machine"
     return f"its driver has not been heard of for {now - lease.renewed_at:.0f} s"

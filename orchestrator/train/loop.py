@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
+from functools import reduce
 from pathlib import Path
 from time import perf_counter
 
@@ -80,6 +81,16 @@ def train(plan: Plan, dataset: Dataset, world: World, reporter: Reporter) -> Out
         return training.run()
     finally:
         training.close()
+
+
+def _counted(state: TrainingState, totals: Totals) -> TrainingState:
+    """The state with a step's totals in it."""
+    return replace(
+        state,
+        epoch_loss_sum=state.epoch_loss_sum + totals.loss_sum,
+        epoch_num_correct=state.epoch_num_correct + totals.num_correct,
+        epoch_num_images=state.epoch_num_images + totals.num_images,
+    )
 
 
 class _Training:
@@ -276,13 +287,7 @@ class _Training:
         if not totals.applied:
             self._refused(totals)
             return
-        state = self._state
-        self._state = replace(
-            state,
-            epoch_loss_sum=state.epoch_loss_sum + totals.loss_sum,
-            epoch_num_correct=state.epoch_num_correct + totals.num_correct,
-            epoch_num_images=state.epoch_num_images + totals.num_images,
-        )
+        self._state = _counted(self._state, totals)
         self._progress.samples_checksum = totals.samples_checksum
         self._meter.add_loss(totals.loss_sum / totals.num_images)
 
@@ -413,14 +418,18 @@ class _Training:
             return
         if self._saving.look():
             self._report("training")
-        if self._saving.is_due(self._state.step):
-            self._drain()
-            with self._meter.paused("checkpoint"):
-                self._saving.begin(self._state.step, self._snapshot)
+        if not self._saving.is_due(self._state.step):
+            return
+        underway = self._totals.underway()
+        if any(not totals.applied or totals.request is not Request.NOTHING for totals in underway):
+            return  # all ranks will learn of it after the next step, and act alike; the checkpoint stays due
+        state = reduce(_counted, underway, self._state)
+        with self._meter.paused("checkpoint"):
+            self._saving.begin(state.step, lambda: self._snapshot(state))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, state: TrainingState) -> Snapshot:
         state = replace(
-            self._state,
+            state,
             grad_scaler=self._scaler.state_dict() if self._scaler.is_enabled() else None,
             guard=self._step.guard.state(),
         )
@@ -433,7 +442,7 @@ class _Training:
         self._drain()
         self._report("saving")
         with self._meter.paused("checkpoint"):
-            self._saving.finish(self._state.step, self._snapshot)
+            self._saving.finish(self._state.step, lambda: self._snapshot(self._state))
 
     def _end_early(self) -> Outcome:
         self._drain()
@@ -449,7 +458,7 @@ class _Training:
             self._progress.report(self._state, self._meter, self._saving, activity=activity, with_row=with_row)
 
     def close(self) -> None:
-        """Let threads end."""
+        """Let threads end; the watchdog last, since a storage that hangs holds up the others."""
         self._telemetry.close()
-        self._watchdog.close()
         self._saving.close()
+        self._watchdog.close()

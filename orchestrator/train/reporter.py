@@ -184,15 +184,18 @@ class RunReporter:
                 if workers is not None and workers is not written[1]:
                     write_workers(self._attempt.telemetry, workers)
                 written = progress, workers
-            except StorageError as error:
+                self._look_for_requests()
+            except (StorageError, OSError) as error:
                 _log.warning("%s; tried again in a second", error)
-            if self._run.stop_request.exists():
-                self._request = Request.STOP
-            elif self._request is Request.NOTHING and self._attempt.pause_request.exists():
-                self._request = Request.PAUSE
-                self.event("pause_requested", reason=_reason(self._attempt.pause_request))
             if closing:
                 return
+
+    def _look_for_requests(self) -> None:
+        if self._run.stop_request.exists():
+            self._request = Request.STOP
+        elif self._request is Request.NOTHING and self._attempt.pause_request.exists():
+            self._request = Request.PAUSE
+            self.event("pause_requested", reason=_reason(self._attempt.pause_request))
 
     def close(self) -> None:
         """Write what is left."""

@@ -73,11 +73,18 @@ class Saving:
     def _interval_s(self, *, hold_s: float, write_s: float) -> float:
         minutes = self._execution.checkpoint_every_minutes
         if minutes == "auto":
-            lived_s, num_failures = self._reporter.failure_history()
+            lived_s, num_failures = self._failure_history()
             expected_s = 3600 * self._execution.mtbf_hours
             mtbf_s = (lived_s + expected_s) / (num_failures + 1)
             return best_interval_s(hold_s=hold_s, write_s=write_s, mean_time_between_failures_s=mtbf_s)
         return math.inf if minutes is None else 60 * minutes
+
+    def _failure_history(self) -> tuple[float, int]:
+        try:
+            return self._reporter.failure_history()
+        except StorageError as error:  # the interval is no reason to fail
+            _log.warning("%s", error)
+            return 0.0, 0
 
     def is_due(self, step: int) -> bool:
         """Whether a checkpoint shall be made now that this many steps are done."""

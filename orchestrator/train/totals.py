@@ -53,24 +53,31 @@ class TotalsQueue:
         while len(self._pending) > self.lag:
             yield self._pop()
 
+    def underway(self) -> list[Totals]:
+        """Wait for all that is on its way and look at it; it is handed out later all the same."""
+        return [_read(*pending) for pending in self._pending]
+
     def drain(self) -> Iterator[Totals]:
         """Wait for all that is on its way."""
         while self._pending:
             yield self._pop()
 
     def _pop(self) -> Totals:
-        step, result, on_host, arrived = self._pending.popleft()
-        if arrived is not None:
-            arrived.synchronize()
-        loss_sum, num_correct, request, samples_checksum, applied, grad_norm, *figures = on_host.tolist()
-        return Totals(
-            step=step,
-            loss_sum=loss_sum,
-            num_correct=round(num_correct),
-            num_images=result.num_images,
-            request=Request(int(request)),
-            applied=bool(applied),
-            grad_norm=grad_norm,
-            figures=figures,
-            samples_checksum=int(samples_checksum),
-        )
+        return _read(*self._pending.popleft())
+
+
+def _read(step: int, result: StepResult, on_host: Tensor, arrived: torch.cuda.Event | None) -> Totals:
+    if arrived is not None:
+        arrived.synchronize()
+    loss_sum, num_correct, request, samples_checksum, applied, grad_norm, *figures = on_host.tolist()
+    return Totals(
+        step=step,
+        loss_sum=loss_sum,
+        num_correct=round(num_correct),
+        num_images=result.num_images,
+        request=Request(int(request)),
+        applied=bool(applied),
+        grad_norm=grad_norm,
+        figures=figures,
+        samples_checksum=int(samples_checksum),
+    )

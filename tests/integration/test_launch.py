@@ -142,8 +142,8 @@ def test_a_run_that_loses_a_worker_and_then_everything_resumes_to_the_same_bits(
     _kill(worker_process(run, attempt=1, rank=1))  # Ray starts the workers again
     wait_for_step(run, 24, attempt=2)
     kill_driver_and_workers(run, attempt=2, workers=2)
-    sleep(11)
-    assert status(dnctl, "killed")["state"] == "LOST"
+    answer = dnctl("wait", "killed")
+    assert (answer.returncode, status(dnctl, "killed")["state"]) == (4, "LOST")
     answer = dnctl("resume", "killed")
     assert answer.returncode == 0, answer.stderr
     assert Trained(run).tensors_sha256() == undisturbed
@@ -163,8 +163,10 @@ def test_a_stopped_run_goes_on_with_other_numbers_of_workers_to_the_same_bits(
     assert (document["state"], document["exit_code"]) == ("STOPPED", 6)
     assert dnctl("resume", "stopped", "--set", "cluster.workers=3", "--detach").returncode == 0
     wait_for_step(run, 30, attempt=2)
-    kill_driver_and_workers(run, attempt=2, workers=3)
-    answer = dnctl("resume", "stopped", "--set", "cluster.workers=1")  # at once: waits for the dead driver's lease
+    assert dnctl("stop", "stopped", "--now").returncode == 0
+    assert dnctl("wait", "stopped").returncode == 6
+    assert status(dnctl, "stopped")["reason"] == "stopped at once, without a checkpoint"
+    answer = dnctl("resume", "stopped", "--set", "cluster.workers=1")
     assert answer.returncode == 0, answer.stderr
     assert Trained(run).tensors_sha256() == undisturbed
 

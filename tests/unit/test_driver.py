@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from time import time
+from time import sleep, time
 
 import pytest
 
@@ -11,6 +11,7 @@ from orchestrator.engine.driver import Tell, drive
 from orchestrator.errors import CheckpointError
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, record_ending
+from orchestrator.run.lease import RENEWAL_INTERVAL_S
 from orchestrator.run.state import State
 
 
@@ -50,6 +51,16 @@ def test_a_driver_started_again_on_a_failed_run_takes_the_next_attempt(run: RunD
     assert run.read_state().state is State.FAILED
     assert drive(run, finishes) == 0
     assert (run.read_state().state, run.read_state().attempt) == (State.SUCCEEDED, 2)
+
+
+def test_a_driver_that_was_taken_over_writes_nothing_more(run: RunDirectory):
+    def is_taken_over(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
+        run.claim_attempt("another")
+        sleep(2 * RENEWAL_INTERVAL_S)
+
+    assert drive(run, is_taken_over) == 4
+    assert run.read_state().state is State.STARTING
+    assert run.newest_attempt() == (2, "another")
 
 
 def test_workers_that_end_without_a_word_are_a_failure(run: RunDirectory):

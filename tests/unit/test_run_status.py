@@ -102,6 +102,18 @@ def test_a_run_that_nobody_needs_to_drive_is_never_lost(run: RunDirectory, state
     assert read_status(run, now=NOW).state is state
 
 
+def test_a_driver_that_gave_its_lease_back_without_a_word_leaves_a_lost_run(run: RunDirectory):
+    _record(run, State.RUNNING)
+    files.write_json(
+        run.lease, asdict(Lease(holder="a", host="host", process_id=1, attempt=1, renewed_at=0.0, expires_at=0.0))
+    )
+    status = read_status(run, now=NOW)
+    assert (status.state, status.reason) == (
+        State.LOST,
+        "its driver ended without saying how; it was RUNNING: training",
+    )
+
+
 def test_a_driver_that_waits_for_room_and_dies_leaves_a_lost_run(run: RunDirectory):
     _record(run, State.PENDING)
     _renew(run, renewed_at=NOW - 5)
