@@ -115,7 +115,8 @@ def test_preparing_ends_on_ctrl_c_and_goes_on_later(tmp_path):
     write_cifar100(tmp_path / "in", "python")
     options = ("--archives", "in", "--out", "out", "--sums", "in/MD5SUMS", "--threads", "1")
     slowly = (
-        "import time\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a test run in the background ignores it
         "from orchestrator.data.prepare import pixels\n"
         "encode = pixels.stored_png\n"
         "pixels.stored_png = lambda picture: time.sleep(0.005) or encode(picture)\n"
