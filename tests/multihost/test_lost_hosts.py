@@ -25,6 +25,7 @@ def steps_by_attempt(run: RunDirectory) -> list[list[int]]:
     return [[row["step"] for row in read_segments(attempt.path, "metrics")] for attempt in run.attempts()]
 
 
+@pytest.mark.long
 def test_an_announced_preemption_and_a_new_host_cost_no_step(bed: Bed, undisturbed: Trained):
     doomed, _ = bed.hosts.workers(2)
     run = bed.launch("preempted", "{min: 1, max: 2}", epochs=EPOCHS)
