@@ -61,6 +61,7 @@ class Hosts:
     def environment(self) -> dict[str, str]:
         """What a process needs to be let in."""
         return {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # where the driver's `python` is found
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
             "RAY_health_check_period_ms": "1000",
