@@ -12,22 +12,15 @@ A step that the guard refuses may send it back to 3.
 """
 
 import logging
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from functools import reduce
-from pathlib import Path
 from time import perf_counter
 
 import torch
 
-from orchestrator.data.batch import SampleRequest
 from orchestrator.data.index import Dataset
-from orchestrator.data.loader import Loader, open_loader
-from orchestrator.data.manifest import Manifest
-from orchestrator.data.staging import ShardCache, default_cache_folder
-from orchestrator.data.transforms import Transform
+from orchestrator.data.loader import Loader
 from orchestrator.errors import CheckpointError, DivergedError
 from orchestrator.plan.plan import Plan
 from orchestrator.run.checkpoints import Checkpoint, read_checkpoint
@@ -35,19 +28,19 @@ from orchestrator.run.passed_over import PassedOver
 from orchestrator.train.checkpoint import Snapshot, TrainingState, load_model, snapshot, unpack
 from orchestrator.train.evaluate import Accuracy, evaluate
 from orchestrator.train.images import Normalize
+from orchestrator.train.loaders import Loaders
 from orchestrator.train.meter import Meter
 from orchestrator.train.network import build_network
 from orchestrator.train.optimizer import build_optimizer
 from orchestrator.train.process import prepare_process
 from orchestrator.train.progress import ProgressTracker
 from orchestrator.train.reporter import Reporter, Request
-from orchestrator.train.requests import evaluation_requests, step_samples, training_requests
+from orchestrator.train.requests import step_samples
 from orchestrator.train.saving import Saving
 from orchestrator.train.split import Images, split_dataset
 from orchestrator.train.step import AUTOCAST_DTYPE, TrainingStep
 from orchestrator.train.telemetry import Telemetry
 from orchestrator.train.totals import Totals, TotalsQueue
-from orchestrator.train.transforms import eval_transform, train_transform
 from orchestrator.train.watchdog import Watchdog
 from orchestrator.train.weights import start_from_given_weights
 from orchestrator.train.world import World
@@ -99,7 +92,7 @@ class _Training:
     def __init__(self, plan: Plan, dataset: Dataset, world: World, reporter: Reporter) -> None:
         self._plan, self._numerics, self._execution = plan, plan.numerics, plan.execution
         self._split, self._world, self._reporter = split_dataset(dataset, self._numerics), world, reporter
-        self._shares = plan.placement.group_shares[world.rank]
+        self._loaders = Loaders(plan=plan, world=world)
         prepare_process(plan)
         self._normalize = Normalize(
             mean=self._numerics.mean,
@@ -190,7 +183,10 @@ class _Training:
         numerics = self._numerics
         self._report("training")
         _log.info("training from step %d to %d", self._state.step, numerics.num_steps)
-        with self._open_training_loader() as loader:
+        training = self._loaders.training(
+            self._split.train, first_step=self._state.step, passed_over=self._passed_over.steps
+        )
+        with training as loader:
             while self._state.step < numerics.num_steps:
                 self._train_step(loader)
                 if self._state.step % numerics.steps_per_epoch == 0:
@@ -202,56 +198,6 @@ class _Training:
         self._test()
         self._report("done")
         return Outcome.FINISHED
-
-    def _open_training_loader(self) -> Loader:
-        numerics = self._numerics
-        requests = training_requests(
-            numerics,
-            self._shares,
-            rows=self._split.train.rows,
-            first_step=self._state.step,
-            passed_over=self._passed_over.steps,
-        )
-        return self._open_loader(
-            self._split.train.manifest,
-            train_transform(numerics.train_transform),
-            requests,
-            max_batch_size=math.ceil(numerics.global_batch_size / numerics.batch_norm_groups),
-        )
-
-    def _open_evaluation_loader(self, images: Images) -> Loader:
-        batch_size = max(1, self._execution.eval_batch_size // self._numerics.eval_transform.crops)
-        return self._open_loader(
-            images.manifest,
-            eval_transform(self._numerics.eval_transform),
-            evaluation_requests(images.rows, self._world, batch_size=batch_size),
-            max_batch_size=batch_size,
-        )
-
-    def _open_loader(
-        self, manifest: Manifest, transform: Transform, requests: Iterator[SampleRequest], *, max_batch_size: int
-    ) -> Loader:
-        return open_loader(
-            self._numerics.loader,
-            manifest,
-            transform,
-            seed=self._numerics.seed,
-            requests=requests,
-            max_batch_size=max_batch_size,
-            device=self._world.device_type,
-            device_index=self._world.device.index or 0,
-            num_threads=self._execution.loader_threads,
-            prefetch=self._execution.prefetch,
-            cache=self._shard_cache(),
-            decoder=self._numerics.decoder,
-        )
-
-    def _shard_cache(self) -> ShardCache | None:
-        execution = self._execution
-        if execution.cache_bytes == 0:
-            return None
-        folder = Path(execution.cache_dir) if execution.cache_dir is not None else default_cache_folder()
-        return ShardCache(folder=folder, max_bytes=execution.cache_bytes)
 
     def _train_step(self, loader: Loader) -> None:
         step = self._state.step
@@ -387,7 +333,7 @@ class _Training:
         )
 
     def _accuracy(self, images: Images) -> Accuracy:
-        with self._meter.paused("evaluation"), self._open_evaluation_loader(images) as loader:
+        with self._meter.paused("evaluation"), self._loaders.evaluation(images) as loader:
             return evaluate(
                 self._model,
                 loader,
