@@ -7,7 +7,6 @@ used in halves, so the probability is rounded to a multiple of 1/65536, and the 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.philox import Stream, key_from_seed, philox4x32
@@ -78,12 +77,25 @@ class SampleDropout(SampleMask):
 
     def forward(self, features: Tensor) -> Tensor:
         """features: [n, ...], the batch first, any memory format; kept in the result."""
-        if not self.training or self.p == 0:
+        if not self.drops:
             return features
+        return features * self.draw(features.shape, features.device) * self.scale
+
+    @property
+    def drops(self) -> bool:
+        """Whether the next batch loses anything."""
+        return self.training and self.p > 0
+
+    @property
+    def scale(self) -> float:
+        """What the kept values are multiplied by."""
+        return 1 / (1 - self.p) if self.keys is None else _LEVELS / (_LEVELS - self._threshold)
+
+    def draw(self, shape: torch.Size, device: torch.device) -> Tensor:
+        """Which values of the next batch stay: bool[shape], contiguous."""
         if self.keys is None:
-            return F.dropout(features, self.p)
-        scale = _LEVELS / (_LEVELS - self._threshold)
-        return features * self.kept(features.shape, self.keys) * scale
+            return torch.rand(shape, device=device) >= self.p
+        return self.kept(shape, self.keys)
 
 
 class StochasticDepth(SampleMask):

@@ -11,6 +11,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from orchestrator.errors import UsageError
+from orchestrator.models.block import BlockKind
 from orchestrator.models.densenet import DenseNet
 from orchestrator.models.initial import Init
 from orchestrator.models.residual import ResidualNet
@@ -30,6 +31,7 @@ def create_model(
     stochastic_depth: float = 0.0,
     init: Init = "authors",
     memory_efficient: bool = False,
+    block: BlockKind = "reference",
     seed: int | None = None,
     **changes: Any,
 ) -> nn.Module:
@@ -37,6 +39,7 @@ def create_model(
 
     name: one of `NETWORKS`, another one of their families, or `timm:NAME` for timm's own model, which initialises
         itself and takes neither dropout, stochastic depth nor recomputation from here.
+    block: "fused" computes a DenseNet's blocks in less time and memory; the same parameters under the same names.
     seed: draw the weights from this alone, on the CPU, and leave torch's generators as they were.
     changes: fields of the architecture that differ from the named network's, the others stay as they are; or arguments
         of timm's model.
@@ -44,7 +47,13 @@ def create_model(
     """
     with _weights_drawn_from(seed):
         if name.startswith(TIMM_PREFIX):
-            _refuse(name, drop_rate=drop_rate, stochastic_depth=stochastic_depth, memory_efficient=memory_efficient)
+            _refuse(
+                name,
+                drop_rate=drop_rate,
+                stochastic_depth=stochastic_depth,
+                memory_efficient=memory_efficient,
+                block=block != "reference",
+            )
             return timm_model(name.removeprefix(TIMM_PREFIX), num_classes=num_classes, in_chans=in_chans, **changes)
         architecture = _architecture(name, changes)
         if isinstance(architecture, DenseNetArchitecture):
@@ -56,8 +65,9 @@ def create_model(
                 drop_rate=drop_rate,
                 init=init,
                 memory_efficient=memory_efficient,
+                block=block,
             )
-        _refuse(name, memory_efficient=memory_efficient)
+        _refuse(name, memory_efficient=memory_efficient, block=block != "reference")
         return ResidualNet(
             architecture,
             num_classes=num_classes,
@@ -87,6 +97,7 @@ _WHO_HAS: Final = {
     "drop_rate": "timm's own isn't drawn by sample, so that a resumed run would differ",
     "stochastic_depth": "the families cifarresnet, preresnet and wideresnet have",
     "memory_efficient": "our DenseNets have",
+    "block": "our DenseNets have fused ones",
 }
 
 

@@ -6,6 +6,11 @@ with a bottleneck, `norm2`, `conv2` as plain batch norms and convolutions. So st
 replaces batch norm's statistics from outside needn't know which implementation runs.
 """
 
+from typing import Literal
+
+from orchestrator.models.block.fused import FusedDenseBlock
 from orchestrator.models.block.reference import BasicLayer, BottleneckLayer, DenseBlock
 
-__all__ = ["BasicLayer", "BottleneckLayer", "DenseBlock"]
+BlockKind = Literal["reference", "fused"]
+
+__all__ = ["BasicLayer", "BlockKind", "BottleneckLayer", "DenseBlock", "FusedDenseBlock"]

@@ -1,5 +1,7 @@
 """The dense block as the paper writes it: every layer reads the concatenation of all maps before it."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -74,9 +76,14 @@ class DenseBlock(nn.ModuleDict):
                 else BasicLayer(layer_channels, growth_rate, drop_rate, memory_efficient)
             )
 
+    @property
+    def layers(self) -> "list[BasicLayer | BottleneckLayer]":
+        """From the first to the last."""
+        return [cast(BasicLayer | BottleneckLayer, layer) for layer in self.values()]
+
     def forward(self, features: Tensor) -> Tensor:
         """features: [n, in_channels, h, w]; [n, in_channels + num_layers * growth_rate, h, w]."""
         maps = [features]
-        for layer in self.values():
+        for layer in self.layers:
             maps.append(layer(*maps))
         return torch.cat(maps, dim=1)
