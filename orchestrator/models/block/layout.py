@@ -13,7 +13,7 @@ def as_rows(images: Tensor) -> Tensor:
 
 def as_images(rows: Tensor, grid: Grid) -> Tensor:
     """A matrix [rows, c] as images [n, c, h, w] in channels_last, a view."""
-    images = rows.unflatten(0, (grid.num_images, grid.height, grid.width))
+    images: Tensor = rows.view(grid.num_images, grid.height, grid.width, rows.shape[1])
     return images.permute(0, 3, 1, 2)
 
 
