@@ -100,6 +100,12 @@ def make_run(
     return run
 
 
+def mark_running(run: RunDirectory, *, now: float, duration_s: float = LEASE_DURATION_S) -> None:
+    """Let a run's first attempt look alive."""
+    write_state(run.state, replace(run.read_state(), state=State.RUNNING, reason="training", attempt=1, updated_at=now))
+    renew_lease(run, now=now, duration_s=duration_s)
+
+
 def renew_lease(run: RunDirectory, *, now: float, duration_s: float = LEASE_DURATION_S) -> None:
     """Let a run's driver be heard of."""
     lease = Lease(holder="holder", host="node-0", process_id=1, attempt=1, renewed_at=now, expires_at=now + duration_s)

@@ -13,7 +13,22 @@ from typing import Annotated
 import typer
 
 from orchestrator import __version__
-from orchestrator.cli import cluster, data, doctor, eval, launch, logs, lr_find, model, plan, recipe, runs, sweep, watch
+from orchestrator.cli import (
+    checkpoint,
+    cluster,
+    data,
+    doctor,
+    eval,
+    launch,
+    logs,
+    lr_find,
+    model,
+    plan,
+    recipe,
+    runs,
+    sweep,
+    watch,
+)
 from orchestrator.cli.output import stderr
 from orchestrator.errors import DnctlError
 
@@ -39,6 +54,7 @@ app.command(name="logs")(logs.logs)
 app.command(name="wait")(logs.wait)
 app.command(name="stop")(runs.stop)
 app.command(name="eval")(eval.evaluate_model)
+app.add_typer(checkpoint.app, name="checkpoint", help="What a run has saved, and whether it is whole.")
 app.add_typer(data.app, name="data", help="Make and check data sets.")
 app.add_typer(recipe.app, name="recipe", help="See and check recipes.")
 app.add_typer(model.app, name="model", help="See the networks there are.")

@@ -39,8 +39,11 @@ def spread(left: Text, right: str, width: int) -> Text:
 
 
 def clock(at: float) -> str:
-    """A moment as the local time of day."""
-    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+    """A moment as the local time of day; of one that no clock shows, dashes."""
+    try:
+        return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return "--:--:--"
 
 
 def short_time(seconds: float) -> str:

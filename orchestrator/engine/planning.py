@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.data.index import Dataset, index_dataset
 from orchestrator.data.storage import is_url
-from orchestrator.errors import RecipeError, UsageError
+from orchestrator.errors import RecipeError, StorageError, UsageError
 from orchestrator.plan.cluster import ClusterShape, installed_loader
 from orchestrator.plan.networks import TIMM_PREFIX
 from orchestrator.plan.plan import Plan
@@ -85,7 +85,14 @@ def plan_on_cluster(run: RunDirectory, recipe: Recipe, shape: ClusterShape) -> P
 def load_plan(run: RunDirectory) -> Plan | None:
     """The run's plan; None before there is one. Raises StorageError."""
     with files.translated("read", run.plan):
-        return Plan.from_json(run.plan.read_text()) if run.plan.exists() else None
+        if not run.plan.exists():
+            return None
+        with files.open_plain(run.plan) as file:
+            content = file.read()
+    try:
+        return Plan.from_json(content.decode(errors="replace"))
+    except StorageError as error:
+        raise StorageError(f"{run.plan}: {error} Restore it, or start a new run.") from error
 
 
 def write_plan(run: RunDirectory, plan: Plan) -> None:

@@ -35,7 +35,7 @@ class RunReader:
     def read(self) -> RunView:
         """The run as it is now. Raises NotFoundError if it is gone, StorageError if it can't be read."""
         status = read_status(self.run, now=time())
-        self._follow_attempts(status.record.attempt)
+        self._follow_attempts()
         return RunView(
             status=status,
             loss=self._loss.curve(),
@@ -46,12 +46,13 @@ class RunReader:
             news=tuple(self._news),
         )
 
-    def _follow_attempts(self, newest: int) -> None:
-        """Read what is new of the attempt at hand, and of those after it up to the newest."""
+    def _follow_attempts(self) -> None:
+        """Read what is new of the attempt at hand, and of those after it."""
         self._read_attempt()
-        while self._attempt < newest:
-            self._attempt += 1
-            path = self.run.attempt(self._attempt).path
+        for attempt in self.run.attempts():
+            if attempt.number <= self._attempt:
+                continue
+            self._attempt, path = attempt.number, attempt.path
             self._metrics, self._events = SegmentReader(path, "metrics"), SegmentReader(path, "events")
             self._num_failures = 0
             self._read_attempt()

@@ -309,8 +309,9 @@ class Plan:
     """What a person should know: assumptions, what is unknown, what to do about it."""
 
     def to_json(self) -> str:
-        """The plan as JSON text; `from_json` gives back an equal plan."""
-        return json.dumps({**asdict(self), "fingerprints": self.fingerprints}, indent=2, allow_nan=False)
+        """The plan as JSON text; `from_json` gives back an equal plan, and notices whatever was changed of it."""
+        document = {**asdict(self), "fingerprints": self.fingerprints, "sha256": _fingerprint(self)}
+        return json.dumps(document, indent=2, allow_nan=False)
 
     def continues(self, numerics_fingerprint: str) -> bool:
         """Whether a checkpoint of those numerics is one of this run's, before a deviation or after."""
@@ -332,13 +333,17 @@ class Plan:
                 f"The plan has format_version {version!r}, and this dnctl reads {FORMAT_VERSION}: "
                 "use the version of dnctl that wrote it."
             )
-        fingerprints = document.pop("fingerprints", None)
+        fingerprints, sha256 = document.pop("fingerprints", None), document.pop("sha256", None)
         try:
             plan = _adapter().validate_python(document)
         except ValidationError as error:
             faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
             raise StorageError("The plan can't be read; it is damaged:\n  " + "\n  ".join(faults)) from None
-        if fingerprints != plan.fingerprints:
+        try:
+            is_as_written = fingerprints == plan.fingerprints and sha256 == _fingerprint(plan)
+        except ValueError:  # a number that isn't one
+            is_as_written = False
+        if not is_as_written:
             raise StorageError("The plan doesn't match its own fingerprints: it was changed after it was written.")
         return plan
 
@@ -351,14 +356,14 @@ def _adapter() -> TypeAdapter[Plan]:
 def _parse(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"The plan can't be read; it is damaged: not JSON: {error}") from None
     if not isinstance(document, dict):
         raise StorageError("The plan can't be read; it is damaged: a JSON object was expected.")
     return document
 
 
-def _fingerprint(part: Numerics | Placement) -> str:
+def _fingerprint(part: "Numerics | Placement | Plan") -> str:
     canonical = json.dumps(asdict(part), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 

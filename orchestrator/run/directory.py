@@ -158,7 +158,7 @@ class RunDirectory:
             return 0, ""
         newest = attempts[-1]
         try:
-            return newest.number, files.read_json(newest.owner)["holder"]
+            return newest.number, str(files.read_json(newest.owner)["holder"])
         except (FileNotFoundError, KeyError) as error:
             raise StorageError(
                 f"{newest.owner} names no holder ({error!r}); remove {newest.path} and resume"

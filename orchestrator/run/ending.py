@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from orchestrator.errors import DnctlError, StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 from orchestrator.run.directory import AttemptDirectory
 
 Outcome = Literal["finished", "stopped", "paused", "failed"]
@@ -32,6 +32,6 @@ def record_ending(attempt: AttemptDirectory, ending: Ending) -> None:
 def read_ending(attempt: AttemptDirectory) -> Ending | None:
     """How the attempt ended; None while it goes on, or if nobody could say."""
     try:
-        return Ending(**files.read_json(attempt.ending))
-    except (FileNotFoundError, StorageError, TypeError):
+        return documents.record(Ending, files.read_json(attempt.ending))
+    except (FileNotFoundError, StorageError, ValueError):
         return None

@@ -1,7 +1,8 @@
 """Files of a run directory: whole or absent, and faults of the filesystem said in words.
 
 A file is written by atomic replace or by exclusive create, never edited in place. Every JSON file carries the version
-of its format; one that is unreadable, cut short or of another version is a StorageError that names it.
+of its format and a checksum; one that is unreadable, cut short, changed or of another version is a StorageError that
+names it.
 """
 
 import contextlib
@@ -9,11 +10,16 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orchestrator.errors import StorageError
+from orchestrator.run import documents
+
+LARGEST_JSON_BYTES = 64 * 2**20
+"""A larger file is none of ours, and isn't read."""
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full; free some space (old checkpoints are under checkpoints/) and resume the run",
@@ -22,6 +28,7 @@ _ADVICE = {
     errno.EPERM: "not permitted; check the owner and mode, or choose another place with DNCTL_STORAGE",
     errno.EROFS: "the filesystem is read-only; choose another place with DNCTL_STORAGE",
     errno.ENOTDIR: "a part of the path is a file; choose another place with DNCTL_STORAGE",
+    errno.ELOOP: "dnctl makes no symbolic links in a run directory and follows none; put the file itself there",
     errno.EEXIST: "there is a file where a directory should be; choose another place with DNCTL_STORAGE",
 }
 
@@ -87,34 +94,45 @@ def make_directory(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read it; what would lead elsewhere, hang or never end is refused. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR)) if stat.S_ISDIR(mode) else OSError("no plain file")
+    return os.fdopen(descriptor, "rb")
+
+
 def json_bytes(document: dict[str, Any], *, format_version: int = 1) -> bytes:
-    """A JSON object with its format version, as it is written."""
+    """A JSON object with its format version and checksum, as it is written."""
     versioned = {"format_version": format_version, **document}
-    return (json.dumps(versioned, indent=2, ensure_ascii=False) + "\n").encode()
+    return documents.seal(json.dumps(versioned, indent=2, ensure_ascii=False).encode())
 
 
 def write_json(path: Path, document: dict[str, Any], *, format_version: int = 1) -> None:
-    """Write a JSON object with its format version by atomic replace."""
+    """Write a JSON object with its format version and checksum by atomic replace."""
     write_atomically(path, json_bytes(document, format_version=format_version))
 
 
 def read_json(path: Path, *, format_version: int = 1) -> dict[str, Any]:
     """Read a JSON object and take its format version off. Raises StorageError; FileNotFoundError if there is none."""
     try:
-        with translated("read", path):
-            content = path.read_bytes()
+        with translated("read", path), open_plain(path) as file:
+            content = file.read(LARGEST_JSON_BYTES + 1)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None
         raise
+    if len(content) > LARGEST_JSON_BYTES:
+        raise StorageError(f"{path} is damaged: it is larger than any that dnctl writes; restore it")
     try:
-        document = json.loads(content)
+        document = documents.parse_sealed(content)
     except ValueError as error:
-        raise StorageError(f"{path} is damaged: it is not JSON ({error}); restore it or start a new run") from error
-    if not isinstance(document, dict) or document.get("format_version") != format_version:
-        found = document.get("format_version") if isinstance(document, dict) else None
+        raise StorageError(f"{path} is damaged: {error}; restore it or start a new run") from error
+    found = document.pop("format_version", None)
+    if found != format_version:
         raise StorageError(
             f"{path} has format version {found}, this dnctl reads {format_version}: use the dnctl that wrote it"
         )
-    del document["format_version"]
     return document

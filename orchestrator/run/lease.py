@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep, time
+from time import monotonic, sleep, time
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 
 RENEWAL_INTERVAL_S = 2.0
 LEASE_DURATION_S = 10.0
+RENEWALS_WATCHED = 2.0
+"""Of a lease that has run out by the clock: so many intervals without a renewal, and its holder is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +47,24 @@ class Lease:
 def read_lease(path: Path) -> Lease | None:
     """The lease, or None if nobody ever held one or the file is no lease."""
     try:
-        return Lease(**files.read_json(path))
-    except (FileNotFoundError, StorageError, TypeError):
+        return documents.record(Lease, files.read_json(path))
+    except (FileNotFoundError, StorageError, ValueError):
         return None
 
 
 def living_holder(path: Path) -> Lease | None:
-    """The holder of a lease if it turns out to be alive; waits until the lease is renewed or has expired."""
+    """The holder of a lease if it turns out to be alive; waits until the lease is renewed or has expired.
+
+    What the lease says of times isn't taken for granted, since clocks jump and those of two machines differ: one that
+    was not given back is watched for some renewals, however old it looks.
+    """
     seen = read_lease(path)
-    while seen is not None and seen.is_live(time()):
-        sleep(0.2)
+    if seen is None or seen.is_given_back:
+        return None
+    left_s = seen.expires_at - time() if seen.is_live(time()) else 0.0
+    deadline = monotonic() + max(left_s, RENEWALS_WATCHED * RENEWAL_INTERVAL_S)
+    while monotonic() < deadline:
+        sleep(min(0.2, RENEWAL_INTERVAL_S))
         current = read_lease(path)
         if current is not None and current.renewed_at != seen.renewed_at:
             return current

@@ -6,11 +6,11 @@ seconds between those are starting, waiting or idle. So the entries add up to th
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.progress import Progress, read_progress
 from orchestrator.run.state import State, StateRecord
@@ -55,7 +55,7 @@ class _Attempt:
     claimed_at: float
     submitted_at: float | None
     """None if the driver that was there already took the number."""
-    progress: Progress | None
+    progress: Progress | None = None
 
 
 def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: float) -> Ledger:
@@ -63,7 +63,7 @@ def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: fl
 
     state: as read; LOST counts as idle since the last sign of life.
     """
-    attempts = [found for attempt in run.attempts() if (found := _read(attempt)) is not None]
+    attempts = [found for attempt in _claimed(run) if (found := _read(attempt)) is not None]
     until = record.finished_at or (record.updated_at if state.is_finished else now)
     ledger, cursor = Ledger(), record.created_at
     for attempt in attempts:
@@ -84,16 +84,19 @@ def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: fl
     return ledger
 
 
+def _claimed(run: RunDirectory) -> Sequence[AttemptDirectory]:
+    try:
+        return run.attempts()
+    except StorageError:
+        return ()
+
+
 def _read(attempt: AttemptDirectory) -> _Attempt | None:
     try:
-        owner = files.read_json(attempt.owner)
-        return _Attempt(
-            claimed_at=float(owner["claimed_at"]),
-            submitted_at=None if owner["submitted_at"] is None else float(owner["submitted_at"]),
-            progress=read_progress(attempt.progress),
-        )
-    except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError):
+        owner = documents.record(_Attempt, files.read_json(attempt.owner))
+    except (FileNotFoundError, StorageError, ValueError):
         return None
+    return replace(owner, progress=read_progress(attempt.progress))
 
 
 def _until_claimed(ledger: Ledger, attempt: _Attempt, cursor: float) -> float:

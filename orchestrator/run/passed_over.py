@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 
 LONGEST_WINDOW = 1_000_000
 """Steps; a file that names more is not ours."""
@@ -51,19 +51,15 @@ def write_passed_over(path: Path, passed_over: PassedOver) -> None:
 def read_passed_over(path: Path) -> PassedOver:
     """What a run leaves out; nothing if there is no file. Raises StorageError if it is damaged."""
     try:
-        document = files.read_json(path)
-        return PassedOver(windows=tuple(_window(window) for window in document["windows"]))
+        passed_over = documents.record(PassedOver, files.read_json(path))
+        for window in passed_over.windows:
+            if not window.first <= window.last < window.first + LONGEST_WINDOW:
+                raise ValueError(f"steps {window.first} to {window.last}")
+        return passed_over
     except FileNotFoundError:
         return PassedOver()
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise StorageError(
             f"{path} is damaged ({error!r}): it says which steps the run leaves out, so it can't go on without; "
             "restore it, or start a new run"
         ) from error
-
-
-def _window(document: dict[str, int]) -> Window:
-    window = Window(**document)
-    if not 0 <= window.first <= window.last < window.first + LONGEST_WINDOW:
-        raise ValueError(f"steps {window.first} to {window.last}")
-    return window

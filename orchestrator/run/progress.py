@@ -1,11 +1,11 @@
 """How far a run is: the figures that rank 0 leaves in progress.json for whoever asks."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,6 @@ def write_progress(path: Path, progress: Progress) -> None:
 def read_progress(path: Path) -> Progress | None:
     """The figures, or None where there are none or they are damaged: status must work whatever lies there."""
     try:
-        document = files.read_json(path)
-        known = {known.name for known in fields(Progress)}
-        return Progress(**{key: value for key, value in document.items() if key in known})
-    except (FileNotFoundError, StorageError, TypeError):
+        return documents.record(Progress, files.read_json(path))
+    except (FileNotFoundError, StorageError, ValueError):
         return None

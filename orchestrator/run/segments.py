@@ -13,7 +13,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class SegmentWriter:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; it is on storage within FLUSH_INTERVAL_S."""
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        line = documents.seal(json.dumps(row, ensure_ascii=False).encode()) + b"\n"
         with self._lines_lock:
             self._lines.append(line)
 
@@ -99,7 +99,7 @@ class SegmentReader:
         """Whole lines beyond the offset, which moves behind them."""
         with files.translated("read", path):
             try:
-                with path.open("rb") as file:
+                with files.open_plain(path) as file:
                     file.seek(self._offset)
                     content = file.read()
             except FileNotFoundError:
@@ -115,19 +115,17 @@ def segment_path(directory: Path, prefix: str, number: int) -> Path:
 
 
 def read_segments(directory: Path, prefix: str) -> Iterator[dict[str, Any]]:
-    """All whole rows of a log, oldest first. A line that is cut short or no JSON object is passed over."""
+    """All whole rows of a log, oldest first. A line that is cut short, changed or no JSON object is passed over."""
     for path in sorted(directory.glob(f"{prefix}-*.jsonl")):
-        with files.translated("read", path):
-            content = path.read_bytes()
+        with files.translated("read", path), files.open_plain(path) as file:
+            content = file.read()
         yield from parse_rows(content)
 
 
 def parse_rows(content: bytes) -> Iterator[dict[str, Any]]:
-    """The rows of some lines; what is no JSON object is passed over."""
+    """The rows of some lines; what is no JSON object, or was changed since, is passed over."""
     for line in content.splitlines():
         try:
-            row = json.loads(line)
+            yield documents.parse_sealed(line)
         except ValueError:
             continue
-        if isinstance(row, dict):
-            yield row

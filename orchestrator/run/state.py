@@ -11,10 +11,9 @@ state that anybody writes: it is how a reader calls an active run whose writer s
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 
 
 class State(StrEnum):
@@ -71,8 +70,8 @@ def write_state(path: Path, record: StateRecord) -> None:
 
 def read_state(path: Path) -> StateRecord:
     """Read state.json. Raises StorageError if it is damaged, FileNotFoundError if there is none."""
-    document: dict[str, Any] = files.read_json(path)
+    document = files.read_json(path)
     try:
-        return StateRecord(**{**document, "state": State(document["state"])})
-    except (KeyError, TypeError, ValueError) as error:
+        return documents.record(StateRecord, document)
+    except ValueError as error:
         raise StorageError(f"{path} is damaged: {error}; restore it or start a new run") from error

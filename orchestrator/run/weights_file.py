@@ -6,9 +6,8 @@ from pathlib import Path
 
 from orchestrator.errors import NotFoundError
 from orchestrator.run import files
-from orchestrator.run.checkpoints import is_checkpoint_path, read_checkpoint
-
-MODEL_OF_CHECKPOINT = "model.safetensors"
+from orchestrator.run.checkpoints import checkpoint_at, is_checkpoint_path, read_whole
+from orchestrator.run.contents import MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class WeightsFile:
 def read_weights_file(path: Path) -> WeightsFile:
     """Read a state_dict's file, or a checkpoint's directory, verified. Raises NotFoundError or StorageError."""
     if is_checkpoint_path(path):
-        return WeightsFile(path=path / MODEL_OF_CHECKPOINT, content=read_checkpoint(path)[MODEL_OF_CHECKPOINT])
+        return WeightsFile(path=path / MODEL, content=read_whole(checkpoint_at(path))[MODEL])
     if not path.exists():
         raise NotFoundError(f"there is no file {path}")
     with files.translated("read the weights", path):

@@ -6,10 +6,10 @@ The file holds a list a column, one entry a rank, so that 512 ranks are some 50 
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 
 FORMAT_VERSION = 1
 
@@ -70,24 +70,20 @@ class Workers:
 def write_workers(path: Path, workers: Workers) -> None:
     """Replace telemetry.json."""
     document = {"format_version": FORMAT_VERSION, **asdict(workers)}
-    files.write_atomically(path, json.dumps(document, ensure_ascii=False).encode() + b"\n")
+    files.write_atomically(path, documents.seal(json.dumps(document, ensure_ascii=False).encode()) + b"\n")
 
 
 def read_workers(path: Path) -> Workers | None:
     """The figures, or None where there are none or they are damaged: views must work whatever lies there."""
     try:
-        document = files.read_json(path, format_version=FORMAT_VERSION)
-        stragglers = tuple(Straggler(**straggler) for straggler in document.pop("stragglers"))
-        known = {field.name for field in fields(Workers)}
-        columns: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
-        }
-        workers = Workers(**columns, stragglers=stragglers)
-    except (FileNotFoundError, StorageError, TypeError, KeyError):
+        workers = documents.record(Workers, files.read_json(path, format_version=FORMAT_VERSION))
+    except (FileNotFoundError, StorageError, ValueError):
         return None
     return workers if _is_whole(workers) else None
 
 
 def _is_whole(workers: Workers) -> bool:
-    columns = [getattr(workers, field.name) for field in fields(Workers) if field.name not in ("step", "at")]
-    return all(isinstance(column, tuple) for column in columns) and len({len(column) for column in columns[:-1]}) == 1
+    others = ("step", "at", "stragglers")
+    columns = [getattr(workers, field.name) for field in fields(Workers) if field.name not in others]
+    is_of_them = all(straggler.rank < len(workers.host) for straggler in workers.stragglers)
+    return len({len(column) for column in columns}) == 1 and is_of_them

@@ -15,11 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from orchestrator.errors import CheckpointError
+from orchestrator.run import documents
+from orchestrator.run.contents import MODEL, OPTIMIZER, STATE
 from orchestrator.train.weights import load_weights
-
-MODEL = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-STATE = "state.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +113,12 @@ def load_model(contents: Mapping[str, bytes], model: nn.Module, *, source: str) 
 def read_state(contents: Mapping[str, bytes], *, source: str) -> TrainingState:
     """The numbers of a checkpoint. Raises CheckpointError."""
     try:
-        document = json.loads(contents[STATE])
+        document = documents.parse(contents[STATE])
         version = document.pop("format_version")
         if version != 1:
             raise CheckpointError(f"checkpoint {source}: {STATE} has format version {version}, this dnctl reads 1")
-        return TrainingState(**document)
-    except (KeyError, TypeError, ValueError) as error:
+        return documents.record(TrainingState, document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {source}: {STATE} can't be read ({error})") from error
 
 

@@ -165,10 +165,16 @@ class _Training:
                 f"checkpoint {checkpoint.path} belongs to another plan (numerics {state.numerics_fingerprint[:19]}…, "
                 f"this run's are {fingerprint[:19]}…); start a new run, or put the recipe back as it was"
             )
-        if state.grad_scaler is not None:
-            self._scaler.load_state_dict(state.grad_scaler)
-        if state.guard is not None:
-            self._step.guard.load(state.guard)
+        try:
+            if state.grad_scaler is not None:
+                self._scaler.load_state_dict(state.grad_scaler)
+            if state.guard is not None:
+                self._step.guard.load(state.guard)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path}: what it holds of loss scaling or of the divergence guard can't be read "
+                f"({error!r}); remove it to go on from the one before"
+            ) from error
         return replace(state, numerics_fingerprint=fingerprint)
 
     def run(self) -> Outcome:

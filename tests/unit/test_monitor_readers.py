@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 
@@ -18,7 +19,7 @@ from orchestrator.monitor.view import doing, nodes, phase_shares
 from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.segments import SegmentReader, SegmentWriter, segment_path
-from orchestrator.run.state import State
+from orchestrator.run.state import State, write_state
 from orchestrator.run.workers import read_workers, write_workers
 from tests.run_directories import STRAGGLER, make_run, make_workers
 
@@ -101,8 +102,7 @@ def test_a_new_attempt_goes_on_with_the_curves_of_the_one_before(tmp_path: Path)
     segment_path(attempt.path, "metrics", 0).write_text("".join(json.dumps(row) + "\n" for row in rows))
     resumed = {"time": 2.0, "event": "training_resumes", "step": 600, "checkpoint": "step-00000600.1", "world_size": 1}
     segment_path(attempt.path, "events", 0).write_text(json.dumps(resumed) + "\n")
-    state = json.loads(run.state.read_text())
-    run.state.write_text(json.dumps({**state, "attempt": 2}))
+    write_state(run.state, replace(run.read_state(), attempt=2))
     view = reader.read()
     assert (view.loss.x[-2:], view.loss.y[-1]) == ((600, 610), 7.0)
     assert [item.text for item in view.news][-2:] == [

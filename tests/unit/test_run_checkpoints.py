@@ -25,14 +25,15 @@ from orchestrator.run.checkpoints import (
 )
 from orchestrator.run.directory import RunDirectory
 from orchestrator.train.reporter import RunReporter
+from tests.checkpoint_files import contents_of
 
-CONTENTS = {"model.safetensors": b"weights" * 1000, "optimizer.safetensors": b"momentum" * 1000, "state.json": b"{}"}
+CONTENTS = contents_of(1)
 FILES = [*CONTENTS, MANIFEST, COMMITTED]
 
 
 def _write(directory: Path, step: int, *, attempt: int = 1, top1: float | None = None) -> Path:
     path = checkpoint_path(directory, step=step, attempt=attempt)
-    write_checkpoint(path, CONTENTS, metrics={"top1": top1}, may_commit=lambda: None)
+    write_checkpoint(path, contents_of(step), metrics={"top1": top1}, may_commit=lambda: None)
     return path
 
 
@@ -54,7 +55,7 @@ def _flip(path: Path, position: int) -> None:
 def test_a_checkpoint_comes_back_as_it_was_written(tmp_path: Path):
     path = _write(tmp_path / "checkpoints", 12, attempt=3, top1=71.5)
     assert path.name == "step-00000012.3"
-    assert read_checkpoint(path) == CONTENTS
+    assert read_checkpoint(path) == contents_of(12)
     (checkpoint,) = list_checkpoints(tmp_path / "checkpoints")
     assert checkpoint == Checkpoint(path=path, step=12, attempt=3)
     assert read_metric(checkpoint, "top1") == 71.5
@@ -166,7 +167,7 @@ def test_the_newest_that_verifies_is_taken_and_the_others_are_told(tmp_path: Pat
     told: list[tuple[int, str]] = []
     found = newest_whole(tmp_path, passed_over=lambda checkpoint, error: told.append((checkpoint.step, str(error))))
     assert found is not None
-    assert (found[0].step, found[1]) == (10, CONTENTS)
+    assert (found[0].step, found[1]) == (10, contents_of(10))
     assert [step for step, _ in told] == [30, 20]
     assert "state.json" in told[0][1]
     assert "model.safetensors is missing" in told[1][1]
@@ -243,7 +244,7 @@ def test_an_attempt_that_was_taken_over_commits_nothing(tmp_path: Path):
     with pytest.raises(
         StorageError, match=r"attempt 1 of run run .* was taken over by attempt 2; it writes nothing more"
     ):
-        old.save(step=2, contents=CONTENTS, metrics={})
+        old.save(step=2, contents=contents_of(2), metrics={})
     old.close()
     assert _names(run.checkpoints) == ["step-00000001.1"]
     assert [entry.name for entry in run.checkpoints.iterdir()] == ["step-00000001.1"]

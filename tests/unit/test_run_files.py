@@ -59,7 +59,7 @@ def test_json_comes_back_as_it_was(tmp_path: Path):
         (b'{"format_version": 1, "state":', "file.json is damaged: it is not JSON"),
         (b"\xff\xfe", "file.json is damaged: it is not JSON"),
         (b"", "file.json is damaged: it is not JSON"),
-        (b"[1, 2]", "file.json has format version None, this dnctl reads 1"),
+        (b"[1, 2]", "file.json is damaged: it is no JSON object"),
         (b'{"format_version": 2}', "file.json has format version 2, this dnctl reads 1: use the dnctl that wrote it"),
     ],
     ids=["cut short", "not text", "empty", "no object", "newer"],

@@ -81,9 +81,30 @@ def test_a_keeper_outlives_storage_that_fails_for_a_moment(run: RunDirectory):
     keeper.close()
 
 
-def test_nobody_lives_where_the_lease_is_not_renewed(tmp_path: Path):
+def test_nobody_lives_where_the_lease_is_not_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lease, "RENEWAL_INTERVAL_S", 0.05)
     path = tmp_path / "lease.json"
     assert living_holder(path) is None
     now = time()
     files.write_json(path, asdict(replace(LEASE, renewed_at=now, expires_at=now + 0.3)))
     assert living_holder(path) is None
+
+
+@pytest.mark.parametrize("jump_s", [-7200.0, 7200.0], ids=["back", "forth"])
+def test_a_holder_is_seen_to_be_alive_whatever_the_clocks_say(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, jump_s: float
+):
+    monkeypatch.setattr(lease, "RENEWALS_WATCHED", 500.0)
+    keeper = _keeper(run, "a")
+    with monkeypatch.context() as jumped:
+        jumped.setattr(lease, "time", lambda: time() + jump_s)
+        living = living_holder(run.lease)
+    assert living is not None
+    assert living.holder == "a"
+    keeper.close()
+
+
+def test_a_lease_that_was_given_back_is_nobodys_at_once(run: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+    _keeper(run, "a").close()
+    monkeypatch.setattr(lease, "sleep", lambda _: pytest.fail("it waited"))
+    assert living_holder(run.lease) is None

@@ -46,14 +46,14 @@ def test_the_thread_flushes_by_itself(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_full_segment_is_never_touched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 60)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 210)
     writer = SegmentWriter(tmp_path, "metrics")
     before: dict[Path, bytes] = {}
     for step in range(20):
         writer.append({"step": step})
         writer.flush()
         present = {path: path.read_bytes() for path in sorted(tmp_path.iterdir())}
-        full = [path for path, content in before.items() if len(content) >= 60]
+        full = [path for path, content in before.items() if len(content) >= 210]
         assert all(present[path] == before[path] for path in full)
         before = present
     writer.close()

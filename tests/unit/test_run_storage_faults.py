@@ -17,6 +17,7 @@ from orchestrator.run.catalogue import find_run, list_runs
 from orchestrator.run.checkpoints import newest_whole, read_checkpoint, write_checkpoint
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.segments import SegmentWriter, read_segments
+from tests.checkpoint_files import contents_of
 
 DISK_BYTES = 256 * 1024
 NOBODY = 65534
@@ -66,9 +67,9 @@ def foreign() -> Iterator[Path]:
 
 def test_a_full_disk_is_named_and_the_last_checkpoint_stays_whole(small_disk: Path):
     directory = small_disk / "checkpoints"
-    contents = {"model.safetensors": b"x" * 100_000, "state.json": b"{}"}
+    contents = contents_of(1, num_values=12_000)
     write_checkpoint(directory / "step-00000001.1", contents, metrics={}, may_commit=lambda: None)
-    larger = {**contents, "model.safetensors": b"y" * 400_000}
+    larger = contents_of(2, num_values=100_000)
     with pytest.raises(StorageError) as caught:
         write_checkpoint(directory / "step-00000002.1", larger, metrics={}, may_commit=lambda: None)
     assert caught.value.exit_code == 7
