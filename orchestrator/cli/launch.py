@@ -1,7 +1,8 @@
 """`dnctl launch` and `dnctl resume`: from a recipe to a running job, and back to one that stopped."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from time import time
+from time import sleep, time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ from orchestrator.cli.output import JsonOption, console, print_json, stderr
 from orchestrator.cli.runs import RunArgument
 from orchestrator.cli.submit import fault_of_pending, submit
 from orchestrator.errors import UsageError
+from orchestrator.run.after import refuse_order
 from orchestrator.run.catalogue import find_run, new_run, storage_root
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import living_holder
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from orchestrator.engine.clusters import Cluster
     from orchestrator.plan.plan import Plan
     from orchestrator.recipe.schema import Recipe
+
+SUBMITTED_WITHIN_S = 10.0
+"""From claiming a submission to PENDING."""
 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
@@ -32,6 +37,10 @@ ClusterOption = Annotated[
         help="A profile's name or file, the http:// address of a Ray dashboard, or 'local' (the default).",
     ),
 ]
+AfterOption = Annotated[
+    list[str] | None,
+    typer.Option("--after", metavar="RUN", help="Begin when this run has SUCCEEDED; repeatable.", show_default=False),
+]
 DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Submit and return; don't follow the run.")]
 
 
@@ -40,6 +49,7 @@ def launch(
     overrides: SetOption = None,
     cluster: ClusterOption = None,
     name: Annotated[str | None, typer.Option("--name", help="What to call the run.")] = None,
+    after: AfterOption = None,
     detach: DetachOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     json_output: JsonOption = False,
@@ -57,13 +67,21 @@ def launch(
     if target is not None:
         target.refuse_other_storage(storage_root())
     run = new_run(storage_root(), name=name, recipe_name=loaded.name or "run", now=datetime.now(UTC).astimezone())
+    others = _runs_before(run, after)
     plan = _plan_here(loaded, run) if target is None else None
     if run.exists():
-        _go_on(run, loaded, plan, target, detach=detach, json_output=json_output)
+        _go_on(run, loaded, plan, target, after=others, detach=detach, json_output=json_output)
         return
     run.create(now=time())
-    submit(run, loaded, plan, target)
+    submit(run, loaded, plan, target, after=others)
     _finish(run, target, detach=detach, json_output=json_output)
+
+
+def _runs_before(run: RunDirectory, names: list[str] | None) -> list[RunDirectory]:
+    """The runs that this one is to begin after. Raises NotFoundError, or UsageError for an order that can't be."""
+    others = {other.name: other for other in (find_run(storage_root(), name) for name in names or ())}
+    refuse_order(run, list(others.values()), now=time())
+    return list(others.values())
 
 
 def submit_member(run: RunDirectory, recipe: "Recipe", cluster: str | None) -> bool:
@@ -98,6 +116,7 @@ def resume(
     run: RunArgument,
     overrides: SetOption = None,
     cluster: ClusterOption = None,
+    after: AfterOption = None,
     detach: DetachOption = False,
     json_output: JsonOption = False,
 ) -> None:
@@ -114,9 +133,10 @@ def resume(
     target = named_cluster(cluster, last=directory.read_state().cluster_address)
     if target is not None:
         target.refuse_other_storage(storage_root())
+    others = _runs_before(directory, after)
     is_longer = bool(overrides) and _deviate(directory, loaded)
     plan = _plan_here(loaded, directory) if target is None else None
-    _go_on(directory, loaded, plan, target, is_longer=is_longer, detach=detach, json_output=json_output)
+    _go_on(directory, loaded, plan, target, after=others, is_longer=is_longer, detach=detach, json_output=json_output)
 
 
 def _deviate(run: RunDirectory, recipe: "Recipe") -> bool:
@@ -165,6 +185,7 @@ def _go_on(
     plan: "Plan | None",
     target: "Cluster | None",
     *,
+    after: Sequence[RunDirectory],
     is_longer: bool = False,
     detach: bool,
     json_output: bool,
@@ -175,6 +196,7 @@ def _go_on(
     """
     from orchestrator.engine.planning import load_plan, refuse_other_numerics
 
+    num_submissions = run.num_submissions()
     is_driven = _is_driven(run)
     status = read_status(run, now=time())  # it may have ended while its lease was watched
     if status.state is State.SUCCEEDED and not is_longer:
@@ -186,11 +208,18 @@ def _go_on(
     if before is not None and plan is not None:
         refuse_other_numerics(run, before, plan)
     if is_driven or (status.state is State.PENDING and fault_of_pending(status) is None):
+        if after:
+            raise UsageError(f"run {run.name} is {status.state} already; --after is for a run that has yet to begin")
         stderr().print(f"{run.name} is {status.state}; following it")
+    elif not run.claim_submission(num_submissions):
+        stderr().print(f"somebody else has just gone on with {run.name}; following it")
+        deadline = time() + SUBMITTED_WITHIN_S
+        while run.read_state().state.is_finished and time() < deadline:
+            sleep(0.2)
     else:
         stderr().print(f"going on with {run.name}, which was {status.state}: {status.reason}", markup=False)
         run.stop_request.unlink(missing_ok=True)
-        submit(run, recipe, plan, target)
+        submit(run, recipe, plan, target, after=after)
     _finish(run, target, detach=detach, json_output=json_output)
 
 

@@ -1,15 +1,20 @@
 """Handing a run to a cluster, and ending its job at once. Talks to people on stderr only."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.output import stderr
 from orchestrator.errors import ClusterError, RunStoppedError
+from orchestrator.run.after import in_words
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State, write_state
 from orchestrator.run.status import RunStatus
+
+SUBMISSION_S = 60.0
+"""So long whoever submits a run may take to start a cluster and hand the run to it."""
 
 if TYPE_CHECKING:
     from orchestrator.engine.clusters import Cluster
@@ -17,11 +22,19 @@ if TYPE_CHECKING:
     from orchestrator.recipe.schema import Recipe
 
 
-def submit(run: RunDirectory, recipe: "Recipe", plan: "Plan | None", target: "Cluster | None") -> None:
+def submit(
+    run: RunDirectory,
+    recipe: "Recipe",
+    plan: "Plan | None",
+    target: "Cluster | None",
+    *,
+    after: Sequence[RunDirectory] = (),
+) -> None:
     """Write recipe and plan, and submit the run's driver as a job. The run is PENDING until the driver takes it.
 
     plan: None if this machine can't see the data; the driver makes it then.
     target: None for this machine's own cluster, which is started if need be.
+    after: runs that the driver waits for.
     """
     from orchestrator.engine.jobs import connect
     from orchestrator.engine.planning import write_plan, write_recipe
@@ -29,16 +42,24 @@ def submit(run: RunDirectory, recipe: "Recipe", plan: "Plan | None", target: "Cl
     write_recipe(run, recipe)
     if plan is not None:
         write_plan(run, plan)
+    names = tuple(other.name for other in after)
     pending = replace(
-        run.read_state(), state=State.PENDING, reason="submitted", updated_at=time(), finished_at=None, exit_code=None
+        run.read_state(),
+        state=State.PENDING,
+        reason=in_words(names) if names else "submitted",
+        updated_at=time(),
+        finished_at=None,
+        exit_code=None,
+        job_id=f"{run.name}-{secrets.token_hex(3)}",
+        cluster_address=None if target is None else target.name,
+        after=names,
     )
+    # Before the job: from its first moment on, the driver alone writes the state.
+    write_state(run.state, pending)
     try:
         cluster = target or _local_cluster()
-        client, job_id = connect(cluster), f"{run.name}-{secrets.token_hex(3)}"
-        address = None if cluster.is_local else cluster.name
-        # Before the job: from its first moment on, the driver alone writes the state.
-        write_state(run.state, replace(pending, job_id=job_id, cluster_address=address))
-        client.submit(run, job_id)
+        assert pending.job_id is not None
+        connect(cluster).submit(run, pending.job_id)
     except ClusterError as error:
         failed = replace(
             pending, state=State.FAILED, reason=str(error), finished_at=time(), exit_code=ClusterError.exit_code
@@ -102,9 +123,11 @@ def fault_of_pending(status: RunStatus) -> str | None:
     """Why a run that no driver has taken up never will; None while there is hope."""
     from orchestrator.engine.jobs import connect
 
+    # For a moment after it was submitted its cluster may be starting, and not know of it yet.
+    is_new = status.at - status.record.updated_at < SUBMISSION_S
     job = job_of(status)
     if job is None:
-        return "its cluster is gone"
+        return None if is_new else "its cluster is gone"
     cluster, job_id = job
     try:
         client = connect(cluster)
@@ -113,4 +136,4 @@ def fault_of_pending(status: RunStatus) -> str | None:
             return None
         return f"its job ended before it began ({report.message}):\n{client.log_tail(status.run, job_id)}"
     except ClusterError as error:
-        return str(error)
+        return None if is_new else str(error)

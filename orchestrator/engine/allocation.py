@@ -23,7 +23,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     run = RunDirectory(Path(sys.argv[1]))
     signal.signal(signal.SIGUSR1, lambda *_: ask_for_requeue(run))
-    code = drive(run, partial(fit_with_ray, num_nodes=int(os.environ["SLURM_JOB_NUM_NODES"])))
+    fit = partial(fit_with_ray, num_nodes=int(os.environ["SLURM_JOB_NUM_NODES"]))
+    code = drive(run, fit, may_wait=False)  # Slurm has waited: see SlurmJobs.submit
     if run.read_state().state is State.PENDING:
         requeue_this_job()
     return code

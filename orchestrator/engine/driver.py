@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event, RLock, Thread
 from time import time
 
+from orchestrator.engine.turn import Tell, Turn
 from orchestrator.errors import ClusterError, DnctlError, RunStoppedError
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
@@ -30,9 +31,6 @@ POLL_INTERVAL_S = 0.5
 MAX_REASON_LENGTH = 300
 _FINAL_STATE = {"finished": State.SUCCEEDED, "stopped": State.STOPPED, "failed": State.FAILED}
 
-Tell = Callable[[State, str], None]
-"""Takes a state and the reason for it, as long as the workers don't show by their progress how they are."""
-
 Fit = Callable[[RunDirectory, AttemptDirectory, str, Tell], None]
 """Trains until the end: (run, first attempt, holder, tell). How it ended is in the newest attempt's ending.json."""
 
@@ -45,8 +43,11 @@ def main() -> int:
     return drive(RunDirectory(Path(sys.argv[1])), fit_with_ray)
 
 
-def drive(run: RunDirectory, fit: Fit) -> int:
-    """Take the run over, train, and record how it ended; returns the exit code that belongs to that."""
+def drive(run: RunDirectory, fit: Fit, *, may_wait: bool = True) -> int:
+    """Take the run over, train, and record how it ended; returns the exit code that belongs to that.
+
+    may_wait: whether other runs may be waited for here; not where the wait would hold what they need.
+    """
     _refuse_while_driven(run)
     if run.read_state().state is State.SUCCEEDED:
         _log.info("run %s is finished; there is nothing to do", run.name)
@@ -60,7 +61,9 @@ def drive(run: RunDirectory, fit: Fit) -> int:
     _log.info("attempt %d of %s begins", attempt.number, run.name)
     recorder = _StateRecorder(run, attempt, keeper.taken_over)
     try:
-        ending = _fit(run, attempt, holder, fit, recorder.write)
+        ending = _fit(
+            run, attempt, holder, fit, recorder.write, Turn(run, attempt, keeper.taken_over, may_wait=may_wait)
+        )
         recorder.close()
         if keeper.taken_over.is_set():
             _log.warning("the run was taken over by a newer attempt; this driver writes nothing more")
@@ -83,8 +86,10 @@ def _is_to_be_queued_again(run: RunDirectory) -> bool:
     return run.stop_request.exists() and bool(files.read_json(run.stop_request).get("requeue"))
 
 
-def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit, tell: Tell) -> Ending:
+def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit, tell: Tell, turn: Turn) -> Ending:
     try:
+        if not turn.come(tell):
+            return Ending(outcome="failed", reason="taken over", exit_code=ClusterError.exit_code)
         fit(run, attempt, holder, tell)
     except DnctlError as error:
         return failure(error)

@@ -10,8 +10,10 @@ from time import time
 from orchestrator.engine.interface import interface_environment
 from orchestrator.engine.jobreport import JobReport
 from orchestrator.engine.tools import ask_tool, find_tool
+from orchestrator.errors import ClusterError
 from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.state import State
 
 MARK = "dnctl"
 """The comment by which our jobs are told from a person's others."""
@@ -34,11 +36,34 @@ class SlurmJobs:
         ask_tool(
             [
                 *(find_tool("sbatch", needed_for=_NEEDED_FOR), "--parsable", f"--job-name={job_id}"),
+                *self._dependencies(run),
                 *(f"--comment={MARK}", f"--output={_log(run)}", "--open-mode=append"),
                 *(str(self._script), str(run.path)),
             ],
             environment={**os.environ, **environment},
         )
+
+    def _dependencies(self, run: RunDirectory) -> list[str]:
+        """That Slurm holds a run back until the jobs of those before it have ended: waiting takes no allocation."""
+        numbers = []
+        for name in run.read_state().after:
+            before = RunDirectory(run.path.parent / name).read_state()
+            if before.state is State.SUCCEEDED:
+                continue
+            number = self._number(before.job_id) if before.job_id else ""
+            if not number:
+                raise ClusterError(
+                    f"--after {name}: on Slurm a run waits for another one's job, and {name} has none in this queue; "
+                    "launch it here first, or leave out --after"
+                )
+            numbers.append(number)
+        return [f"--dependency=afterany:{':'.join(numbers)}"] if numbers else []
+
+    def _number(self, job_id: str) -> str:
+        """Slurm's own number of a job that is in the queue, by its name."""
+        squeue = find_tool("squeue", needed_for=_NEEDED_FOR)
+        answer = ask_tool([squeue, "--me", "--noheader", f"--name={job_id}", "--format=%i"])
+        return answer.split()[0] if answer.split() else ""
 
     def report(self, job_id: str) -> JobReport:
         """How the job of that name is. A job that left the queue is over; how it went is in the run directory."""

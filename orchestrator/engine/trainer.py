@@ -16,11 +16,11 @@ import ray.train.torch
 from ray.train import TrainingFailedError
 
 from orchestrator.engine import nodes
-from orchestrator.engine.driver import Tell
 from orchestrator.engine.network import TorchOnInterface
 from orchestrator.engine.pausing import PauseWatch
 from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
+from orchestrator.engine.turn import Tell
 from orchestrator.engine.waiting import WaitingForRoom
 from orchestrator.errors import ClusterError, DnctlError
 from orchestrator.plan.plan import Placement

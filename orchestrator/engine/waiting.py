@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from threading import Event, Thread
 
 from orchestrator.engine import nodes
-from orchestrator.engine.driver import Tell
+from orchestrator.engine.turn import Tell, write_began
 from orchestrator.errors import DnctlError
 from orchestrator.plan.plan import Placement
 from orchestrator.run.directory import RunDirectory
@@ -34,6 +34,8 @@ class WaitingForRoom:
         while not self._closing.wait(POLL_INTERVAL_S):
             try:
                 if self._attempt.worker_nodes.exists():
+                    if is_waiting:
+                        write_began(self._attempt)
                     return
                 num_free = nodes.room_for(self._worker, nodes.free_resources())
             except (DnctlError, RuntimeError, OSError) as error:
@@ -44,6 +46,7 @@ class WaitingForRoom:
                 self._tell(State.PENDING, self._what(num_free))
             elif is_waiting:
                 is_waiting = False
+                write_began(self._attempt)
                 self._tell(State.STARTING, "starting the workers")
 
     def _what(self, num_free: int) -> str:

@@ -3,13 +3,14 @@
     <storage>/<run>/
       recipe.yaml  plan.json  state.json  lease.json
       attempts/<n>/owner.json           who took number n: an exclusive create, so there is one
+      attempts/<n>/began.json           when its turn came, if its driver had to wait for one
       attempts/<n>/progress.json        the newest figures, for whoever asks
       attempts/<n>/telemetry.json       the newest figures of every worker
       attempts/<n>/{metrics,events}-<k>.jsonl
       attempts/<n>/ending.json          how it ended, if its workers could say
       attempts/<n>/logs/                one file a rank, one for the driver
       checkpoints/step-<step>.<n>/
-      requests/                         what commands ask of the run
+      requests/                         what commands ask of the run: to stop, to be submitted
 
 Whatever an attempt writes carries its number in the path, so a late writer of an old attempt harms nothing.
 """
@@ -34,6 +35,11 @@ class AttemptDirectory:
     def owner(self) -> Path:
         """Who holds the number."""
         return self.path / "owner.json"
+
+    @property
+    def began(self) -> Path:
+        """When the wait of its driver was over; there is none if it hadn't to wait."""
+        return self.path / "began.json"
 
     @property
     def progress(self) -> Path:
@@ -128,6 +134,15 @@ class RunDirectory:
         record = StateRecord(state=State.PENDING, reason="created", attempt=0, created_at=now, updated_at=now)
         if not create_state(self.state, record):
             raise UsageError(f"run {self.name} exists already in {self.path.parent}; give another --name")
+
+    def num_submissions(self) -> int:
+        """How often it was given to a cluster; take it before looking at the run, for `claim_submission`."""
+        return len(list((self.path / "requests").glob("submission-*.json")))
+
+    def claim_submission(self, seen: int) -> bool:
+        """Take the next submission; False if somebody else has since there were `seen`."""
+        path = self.path / "requests" / f"submission-{seen + 1:04d}.json"
+        return files.create_exclusively(path, files.json_bytes({"asked_at": time()}))
 
     def exists(self) -> bool:
         """Whether there is a run here."""

@@ -53,6 +53,7 @@ class _Attempt:
     """What an attempt left for the ledger. Times are seconds since 1970."""
 
     claimed_at: float
+    """When its driver took the number, or when the wait of the driver was over."""
     submitted_at: float | None
     """None if the driver that was there already took the number."""
     progress: Progress | None = None
@@ -96,7 +97,17 @@ def _read(attempt: AttemptDirectory) -> _Attempt | None:
         owner = documents.record(_Attempt, files.read_json(attempt.owner))
     except (FileNotFoundError, StorageError, ValueError):
         return None
-    return replace(owner, progress=read_progress(attempt.progress))
+    began_at = _began_at(attempt) or owner.claimed_at
+    return replace(owner, claimed_at=began_at, progress=read_progress(attempt.progress))
+
+
+def _began_at(attempt: AttemptDirectory) -> float | None:
+    """When the wait of its driver was over, if it waited."""
+    try:
+        began_at = files.read_json(attempt.began)["began_at"]
+        return float(began_at)
+    except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _until_claimed(ledger: Ledger, attempt: _Attempt, cursor: float) -> float:

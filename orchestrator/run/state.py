@@ -56,6 +56,8 @@ class StateRecord:
     """The Ray job that drives the run."""
     cluster_address: str | None = None
     """Where that job was submitted to."""
+    after: tuple[str, ...] = ()
+    """Runs of the same storage that must have SUCCEEDED before it begins."""
 
 
 def create_state(path: Path, record: StateRecord) -> bool:

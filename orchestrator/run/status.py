@@ -72,6 +72,7 @@ class RunStatus:
             "created_at": self.record.created_at,
             "finished_at": self.record.finished_at,
             "exit_code": self.record.exit_code,
+            "after": list(self.record.after),
             "world_size_wanted": self.world_size_wanted,
             "last_checkpoint_age_s": self.checkpoint_age_s,
             "stragglers": [asdict(straggler) for straggler in self.stragglers],

@@ -3,18 +3,20 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import time
 
 import pytest
 
-from orchestrator.engine.driver import Tell, drive
+from orchestrator.engine.driver import drive
 from orchestrator.engine.slurm import SlurmJobs, ask_for_requeue
+from orchestrator.engine.turn import Tell
 from orchestrator.errors import ClusterError, RunStoppedError
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, record_ending
-from orchestrator.run.state import State
+from orchestrator.run.state import State, write_state
 
 
 @pytest.fixture
@@ -62,6 +64,24 @@ def test_a_run_is_submitted_under_our_id_with_its_log_in_its_directory(tools: Pa
         ],
         "gloo": "ib0",
     }
+
+
+def test_a_run_after_another_is_held_back_by_slurm_itself(tools: Path, run: RunDirectory):
+    before = RunDirectory(run.path.parent / "before")
+    before.create(now=time())
+    write_state(before.state, replace(before.read_state(), job_id="before-1f"))
+    write_state(run.state, replace(run.read_state(), after=("before",)))
+    (tools / "squeue.says").write_text("812\n")
+    SlurmJobs(Path("/site/run.sbatch"), interface=None).submit(run, "one-1f")
+    assert "--dependency=afterany:812" in str(call(tools, "sbatch")["arguments"])
+    assert "--name=before-1f" in str(call(tools, "squeue")["arguments"])
+
+
+def test_a_run_after_one_of_another_cluster_is_refused_by_slurm(tools: Path, run: RunDirectory):
+    RunDirectory(run.path.parent / "before").create(now=time())
+    write_state(run.state, replace(run.read_state(), after=("before",)))
+    with pytest.raises(ClusterError, match="before has none in this queue"):
+        SlurmJobs(Path("/site/run.sbatch"), interface=None).submit(run, "one-1f")
 
 
 @pytest.mark.parametrize(
