@@ -1,9 +1,13 @@
 """Who holds the others up: workers that take longer than the rest over the same phase, step after step.
 
 Ranks step together, so a slow one shows as waiting for others ("communication") on all the rest, and its own time tells
-in which phase it is slow: waiting for its images, or computing. A worker is slow if the median of its last WINDOW steps
-is above that of the others by all of: MIN_FACTOR times, MIN_SHARE of a step, and MIN_DEVIATIONS of the others' spread
-(median absolute deviation). It is no longer slow when it is back below half of that. Computing is compared by image.
+in which phase it is slow: waiting for its images, or computing. A worker is slow if the median of its last WINDOW
+steps, and of each half of them, is above that of the others by all of: MIN_FACTOR times, MIN_SHARE of a step,
+MIN_DEVIATIONS of the others' spread (median absolute deviation), and MIN_NOISES of what each of them varies by from step
+to step. It is no longer slow when it is back below half of that. Computing is compared by image.
+
+Two or three workers tell too little of what is usual: they often share a machine's cores, and one of them does the
+run's book-keeping besides. There the factor is MIN_FACTOR_OF_FEW.
 
 A slow network isn't any single worker's: in a sum over all, everybody waits for it alike. What the last to arrive
 spends communicating, the least of all ranks, is the network's time alone. It is slow when that is well above what it
@@ -24,8 +28,10 @@ CHECK_INTERVAL = 5
 NUM_WARM_UP = 5
 """First steps of an attempt that aren't looked at: memory and kernels are being found."""
 MIN_FACTOR = 1.25
+FEW, MIN_FACTOR_OF_FEW = 3, 1.6
 MIN_SHARE = 0.1
 MIN_DEVIATIONS = 5.0
+MIN_NOISES = 3.0
 SIGMA_PER_MAD = 1.4826
 """Standard deviation over median absolute deviation, of a normal distribution."""
 SLOW_DATA_SHARE, FAST_DATA_SHARE = 0.25, 0.15
@@ -83,16 +89,24 @@ class StragglerWatch:
         step_s = float(np.median(medians.data_s + medians.compute_s + medians.communication_s))
         working = np.flatnonzero(self._images)
         scale = np.where(self._images > 0, self._images / max(self._images.max(), 1.0), 1.0)
+        data_s = np.stack([each.data_s for each in self._window])
+        compute_s = np.stack([each.compute_s for each in self._window]) / scale
         return [
-            *self._compare("data", medians.data_s, working, step, step_s),
-            *self._compare("compute", medians.compute_s / scale, working, step, step_s),
+            *self._compare("data", data_s, working, step, step_s),
+            *self._compare("compute", compute_s, working, step, step_s),
             *self._judge_data(float(np.median(medians.data_s[working])) / max(step_s, 1e-9)),
             *self._judge_network(float(np.median([each.communication_s.min() for each in self._window])), step_s),
         ]
 
     def _compare(
-        self, phase: Phase, seconds: np.ndarray, working: np.ndarray, step: int, step_s: float
+        self, phase: Phase, window_s: np.ndarray, working: np.ndarray, step: int, step_s: float
     ) -> Iterator[tuple[str, Straggler | None]]:
+        """window_s: of each step of the window (first axis) and each rank."""
+        seconds = np.median(window_s, axis=0)
+        noise_s = SIGMA_PER_MAD * np.median(np.abs(window_s - seconds), axis=0)
+        half = len(window_s) // 2
+        halves_s = np.minimum(np.median(window_s[:half], axis=0), np.median(window_s[half:], axis=0))
+        min_factor = MIN_FACTOR if len(working) > FEW else MIN_FACTOR_OF_FEW
         typical_s = float(np.median(seconds[working])) if len(working) > 1 else np.inf
         for rank in working.tolist():
             before = self._current.get((rank, phase))
@@ -101,9 +115,14 @@ class StragglerWatch:
             others = seconds[working[working != rank]]
             others_s = float(np.median(others))
             spread_s = SIGMA_PER_MAD * float(np.median(np.abs(others - others_s)))
-            bound_s = max((MIN_FACTOR - 1) * others_s, MIN_SHARE * step_s, MIN_DEVIATIONS * spread_s)
+            bound_s = max(
+                (min_factor - 1) * others_s,
+                MIN_SHARE * step_s,
+                MIN_DEVIATIONS * spread_s,
+                MIN_NOISES * float(np.median(noise_s[working[working != rank]])),
+            )
             excess_s = float(seconds[rank]) - others_s
-            if before is None and excess_s <= bound_s:
+            if before is None and min(excess_s, float(halves_s[rank]) - others_s) <= bound_s:
                 continue
             if before is not None and excess_s < bound_s / 2:
                 del self._current[rank, phase]

@@ -113,6 +113,23 @@ def test_waiting_for_a_slow_worker_is_not_the_network():
 
 
 @settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_two_workers_that_share_cores_and_one_of_which_does_the_books_name_nobody(seed: int):
+    watch, generator = _watch(2), np.random.default_rng(seed)
+    for step in range(200):
+        noise = generator.lognormal(0.0, 0.1, 2)
+        assert watch.add(step, _times([1.3 * STEP_S * noise[0], STEP_S * noise[1]])) == []
+
+
+def test_a_worker_is_not_slow_for_what_the_others_vary_by_themselves():
+    watch, generator = _watch(8), np.random.default_rng(0)
+    for step in range(200):
+        noise = generator.lognormal(0.0, 0.4, 8)
+        noise[3] *= 1.3
+        assert watch.add(step, _times((STEP_S * noise).tolist())) == []
+
+
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), num_ranks=st.integers(2, 32))
 def test_noise_of_ten_percent_names_nobody(seed: int, num_ranks: int):
     watch, generator = _watch(num_ranks), np.random.default_rng(seed)
