@@ -78,7 +78,7 @@ def plan(
 def plan_for(recipe: "Recipe", target: "Cluster") -> "Plan":
     """The plan on a Ray cluster that is up, for the GPUs and cores that it has now. Raises ClusterError."""
     from orchestrator.engine.cluster_state import read_cluster
-    from orchestrator.plan.cluster import ClusterShape
+    from orchestrator.plan.cluster import ClusterShape, NodeShape
 
     if target.jobs_address is None:
         raise UsageError(
@@ -92,6 +92,7 @@ def plan_for(recipe: "Recipe", target: "Cluster") -> "Plan":
         nodes=len(state.nodes),
         gpu_type=max(by_type, key=lambda name: by_type[name].total, default=None),
         address=target.jobs_address,
+        each=tuple(NodeShape(num_cpus=int(node.cpus.total), num_gpus=int(node.gpus.total)) for node in state.nodes),
     )
     return _resolved(recipe, shape, "dali")
 

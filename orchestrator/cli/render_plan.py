@@ -35,7 +35,7 @@ def render_plan(plan: Plan) -> RenderableType:
         "Network and images": _rows([*_network(numerics, plan.execution), *_images(numerics)]),
         "Learning rate": _learning_rates(plan),
         "Evaluated and saved": _rows(_points(plan.execution)),
-        "Estimate": _rows([*_time(estimate.time), *_memory(estimate.memory)]),
+        "Estimate": _rows([*_time(estimate.time), *_memory(estimate.memory), *_limits(plan.execution)]),
         "Fingerprints (SHA-256)": _rows((part, digest.split(":")[1]) for part, digest in plan.fingerprints.items()),
     }
     if plan.deviations:
@@ -201,9 +201,10 @@ def _time(time: TimeEstimate | None) -> Iterator[Row]:
         yield "time", "unknown, see the notes"
         return
     gpu_hours = f", {time.gpu_hours:,.1f} GPU hours" if time.gpu_hours else ""
+    money = f", {time.money:,.2f} of money" if time.money is not None else ""
     yield (
         "time",
-        f"about {human_time(time.total_h * 3600)} in all, {human_time(time.epoch_h * 3600)} an epoch{gpu_hours}",
+        f"about {human_time(time.total_h * 3600)} in all, {human_time(time.epoch_h * 3600)} an epoch{gpu_hours}{money}",
     )
     yield "rate", f"{time.images_per_s:,.0f} images/s, {time.step_s:.3g} s a step"
     yield "", f"rests on {time.basis}"
@@ -220,6 +221,19 @@ def _memory(memory: MemoryEstimate | None) -> Iterator[Row]:
         f"{human_bytes(memory.images_bytes)}",
     )
     yield "", f"rests on {memory.basis}"
+
+
+def _limits(execution: Execution) -> Iterator[Row]:
+    limits = (
+        (execution.max_hours, f"{execution.max_hours} hours with workers"),
+        (
+            execution.max_money,
+            f"{execution.max_money} of money, at {execution.price_per_worker_hour} a worker and hour",
+        ),
+    )
+    said = [text for limit, text in limits if limit is not None]
+    if said:
+        yield "limits", f"stopped with a checkpoint after {' or '.join(said)}, over all attempts"
 
 
 def _epochs(every: int) -> str:

@@ -88,6 +88,8 @@ def render_status(status: RunStatus, *, dashboard: str | None = None) -> Rendera
         table.add_row(*row)
     for row in _time_rows(status.ledger):
         table.add_row(*row)
+    for row in _limit_rows(status):
+        table.add_row(*row)
     table.add_row("directory", Text(str(status.run.path)))
     table.add_row("logs", Text(str(status.run.attempt(status.record.attempt).logs)))
     if dashboard is not None:
@@ -124,6 +126,17 @@ def _time_rows(ledger: Ledger) -> list[tuple[str, str]]:
         ("wall time", f"{human_time(ledger.wall_s)}: {', '.join(shares)}"),
         ("goodput", f"{100 * ledger.goodput:.1f} % went into steps and evaluations that count"),
     ]
+
+
+def _limit_rows(status: RunStatus) -> list[tuple[str, str]]:
+    """What the run has taken, where it has a limit or a price."""
+    limits, spent = status.limits, status.spent
+    money, rows = limits.money_of(spent), []
+    if limits.hours is not None:
+        rows.append(("hours", f"{spent.hours:.3g} of {limits.hours:g} with workers"))
+    if money is not None:
+        rows.append(("money", f"{money:.2f}" + (f" of {limits.money:g}" if limits.money is not None else "")))
+    return rows
 
 
 def _attempt(status: RunStatus) -> str:

@@ -174,7 +174,8 @@ class _StateRecorder:
             self.write(State.RECOVERING, files.read_json(failures[-1])["reason"])
         elif (progress := read_progress(attempt.progress)) is not None:
             if self._run.stop_request.exists():
-                self.write(State.STOPPING, "a stop was asked for: saving a checkpoint")
+                reason = self._run.stop_reason() or "a stop was asked for"
+                self.write(State.STOPPING, f"saving a checkpoint: {reason}")
             else:
                 self.write(State.RUNNING, progress.activity)
 

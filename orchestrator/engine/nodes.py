@@ -4,28 +4,48 @@ Ray has no public call for the nodes that are being drained, nor for what is fre
 nowhere else, in the way that Ray Train itself does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray._private.state import state as gcs
 from ray.util import placement_group_table
 
-from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.cluster import ClusterShape, NodeShape
+
+MANY_NODES = 1024
+"""Of one kind, where the autoscaler has no limit."""
 
 
 def cluster_shape() -> ClusterShape:
     """The most that the connected cluster ever has: what is there, or what its autoscaler may bring it to."""
     resources: dict[str, Any] = ray.cluster_resources()
     most: dict[str, Any] = gcs.get_max_resources_from_cluster_config() or {}
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpu_types = [name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:")]
     return ClusterShape(
         num_cpus=int(max(resources.get("CPU", 0), most.get("CPU", 0))),
         num_gpus=int(max(resources.get("GPU", 0), most.get("GPU", 0))),
-        nodes=len([node for node in ray.nodes() if node["Alive"]]),
+        nodes=len(alive),
         gpu_type=gpu_types[0] if gpu_types else None,
         address=ray.get_runtime_context().gcs_address,
+        each=tuple(_shape(node) for node in (_autoscaled() or alive)),
     )
+
+
+def _autoscaled() -> Sequence[Mapping[str, float]]:
+    """What each node has that the autoscaler may bring up; nothing if there is none."""
+    config = gcs.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    return [
+        dict(group.resources)
+        for group in groups
+        for _ in range(MANY_NODES if group.max_count < 0 else min(group.max_count, MANY_NODES))
+    ]
+
+
+def _shape(node: Mapping[str, float]) -> NodeShape:
+    return NodeShape(num_cpus=int(node.get("CPU", 0)), num_gpus=int(node.get("GPU", 0)))
 
 
 def draining_nodes() -> Mapping[str, float | None]:

@@ -7,15 +7,15 @@ nodes that stay. No step is done twice (docs/adr/0012-workers-pause.md).
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from threading import Event, Thread
 from time import time
 
 from orchestrator.engine import nodes
-from orchestrator.errors import DnctlError, StorageError
+from orchestrator.errors import DnctlError
 from orchestrator.plan.plan import Placement
 from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.spent import read_worker_nodes
 
 _log = logging.getLogger(__name__)
 
@@ -92,17 +92,3 @@ class PauseWatch:
         """Watch no more."""
         self._closing.set()
         self._thread.join()
-
-
-def write_worker_nodes(path: Path, worker_nodes: Sequence[str]) -> None:
-    """Note which node each rank of an attempt is on, and since when."""
-    files.write_json(path, {"nodes": list(worker_nodes), "began_at": time()})
-
-
-def read_worker_nodes(path: Path) -> tuple[Sequence[str], float] | None:
-    """The node of each rank and when they began; None before they have."""
-    try:
-        document = files.read_json(path)
-        return [str(node) for node in document["nodes"]], float(document["began_at"])
-    except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError):
-        return None

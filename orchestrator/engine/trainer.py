@@ -16,19 +16,21 @@ import ray.train.torch
 from ray.train import TrainingFailedError
 
 from orchestrator.engine import nodes
+from orchestrator.engine.limits import LimitWatch
 from orchestrator.engine.network import TorchOnInterface
 from orchestrator.engine.pausing import PauseWatch
 from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
 from orchestrator.engine.turn import Tell
 from orchestrator.engine.waiting import WaitingForRoom
-from orchestrator.errors import ClusterError, DnctlError
-from orchestrator.plan.plan import Placement
+from orchestrator.errors import ClusterError, DnctlError, RunStoppedError
+from orchestrator.plan.plan import Execution, Placement
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
 from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import read_ending
+from orchestrator.run.spent import Limits, read_spent
 from orchestrator.run.state import State
 
 _log = logging.getLogger(__name__)
@@ -62,7 +64,10 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
     assert recipe.data.root is not None
     task = WorkerTask(run=run, plan=plan, holder=holder, data_root=recipe.data.root, damaged=recipe.data.damaged)
     worker = worker_resources(plan.placement)
-    watch = PauseWatch(run, plan.placement, worker)
+    limits = limits_of(plan.execution)
+    if (reached := limits.reached(read_spent(run, now=None))) is not None:
+        raise RunStoppedError(f"stopped before it began: {reached}")
+    watch, limit_watch = PauseWatch(run, plan.placement, worker), LimitWatch(run, limits)
     try:
         while _fit_once(attempt, task, tell) is _Next.ATTEMPT:
             tell(State.RECOVERING, "starting the workers again")
@@ -71,6 +76,16 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
             attempt = run.claim_attempt(holder)
     finally:
         watch.close()
+        limit_watch.close()
+
+
+def limits_of(execution: Execution) -> Limits:
+    """What a run may take, by its plan."""
+    return Limits(
+        hours=execution.max_hours,
+        money=execution.max_money,
+        price_per_worker_hour=execution.price_per_worker_hour,
+    )
 
 
 class _Next(Enum):

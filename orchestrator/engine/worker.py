@@ -10,14 +10,13 @@ import ray.train
 import ray.train.torch
 
 from orchestrator.data.index import Dataset, index_dataset
-from orchestrator.engine.pausing import write_worker_nodes
 from orchestrator.engine.task import WorkerTask
 from orchestrator.errors import DataError, DnctlError, RunStoppedError
 from orchestrator.plan.placement import at_world_size
-from orchestrator.plan.plan import Plan
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory
 from orchestrator.run.ending import Ending, failure, read_ending, record_ending
+from orchestrator.run.spent import write_worker_nodes
 from orchestrator.train.loop import Outcome, train
 from orchestrator.train.reporter import RunReporter, SilentReporter
 from orchestrator.train.world import World
@@ -44,7 +43,7 @@ def train_worker(task: WorkerTask) -> None:
         record_ending(attempt, failure(error))
         raise
     if world.is_first:
-        record_ending(attempt, _ending(outcome, task.plan))
+        record_ending(attempt, _ending(outcome, task))
 
 
 def _join_attempt(task: WorkerTask, world: World) -> AttemptDirectory | None:
@@ -102,11 +101,14 @@ def _open_dataset(task: WorkerTask) -> Dataset:
     return dataset
 
 
-def _ending(outcome: Outcome, plan: Plan) -> Ending:
+def _ending(outcome: Outcome, task: WorkerTask) -> Ending:
     if outcome is Outcome.PAUSED:
         return Ending(outcome="paused", reason="paused, with a checkpoint, for other workers to go on", exit_code=0)
     if outcome is Outcome.STOPPED:
+        reason = task.run.stop_reason()
         return Ending(
-            outcome="stopped", reason="stopped on request, with a checkpoint", exit_code=RunStoppedError.exit_code
+            outcome="stopped",
+            reason=f"stopped with a checkpoint: {reason}" if reason else "stopped on request, with a checkpoint",
+            exit_code=RunStoppedError.exit_code,
         )
-    return Ending(outcome="finished", reason=f"trained {plan.numerics.epochs} epochs", exit_code=0)
+    return Ending(outcome="finished", reason=f"trained {task.plan.numerics.epochs} epochs", exit_code=0)

@@ -15,6 +15,20 @@ ASSUMED_CPUS_PER_GPU = 8
 
 _QUERY = ("--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 _MIB = 2**20
+_CROWD = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeShape:
+    """What one machine of a cluster has."""
+
+    num_cpus: int
+    num_gpus: int = 0
+
+    def room_for(self, *, cpus: int, gpus: int) -> int:
+        """How many workers of so many cores and GPUs it holds; workers that take neither don't crowd."""
+        rooms = [have // take for have, take in ((self.num_cpus, cpus), (self.num_gpus, gpus)) if take]
+        return min(rooms, default=_CROWD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +44,13 @@ class ClusterShape:
     """Of one GPU."""
     address: str | None = None
     """None: this machine, or a cluster that is only imagined."""
+    each: tuple[NodeShape, ...] = ()
+    """What each node has or, where an autoscaler brings them, may have; (): taken for one large machine."""
+
+    def room_for(self, *, cpus: int, gpus: int) -> int:
+        """For how many workers of so many cores and GPUs there ever is room, each on one node."""
+        nodes = self.each or (NodeShape(num_cpus=self.num_cpus, num_gpus=self.num_gpus),)
+        return sum(node.room_for(cpus=cpus, gpus=gpus) for node in nodes)
 
     def __str__(self) -> str:
         gpus = f"{self.num_gpus} x {self.gpu_type or 'GPU'}" if self.num_gpus else "no GPU"

@@ -56,6 +56,7 @@ def estimate_time(
     if rate.num_cores is not None and cores != rate.num_cores:
         worker_rate *= cores / rate.num_cores
         basis += f"; scaled from {rate.num_cores} to {cores:.2g} CPU cores a worker"
+    price = execution.price_per_worker_hour
     busiest = max(placement.images_per_rank)
     step_s = busiest / worker_rate
     training_s = numerics.num_train_images / numerics.global_batch_size * step_s
@@ -68,6 +69,7 @@ def estimate_time(
         epoch_h=(training_s + evaluation_s) / 3600,
         total_h=total_s / 3600,
         gpu_hours=total_s / 3600 * placement.world_size * placement.gpus_per_worker,
+        money=None if price is None else total_s / 3600 * placement.world_size * price,
     )
 
 

@@ -16,6 +16,7 @@ def plan_notes(
     yield from _devices(cluster, placement)
     yield from _schedule(numerics)
     yield from _memory(cluster, estimate)
+    yield from _limits(recipe, estimate)
 
 
 def _data(recipe: Recipe, numerics: Numerics) -> Iterator[str]:
@@ -95,3 +96,18 @@ def _memory(cluster: ClusterShape, estimate: Estimate) -> Iterator[str]:
             f"A worker needs more memory than a GPU has ({needed.total_bytes / 2**30:.1f} of {there / 2**30:.1f} GiB): "
             "set model.memory_efficient=true, or take more workers than groups and cluster.split_groups=true."
         )
+
+
+def _limits(recipe: Recipe, estimate: Estimate) -> Iterator[str]:
+    time = estimate.time
+    if time is None:
+        return
+    for key, limit, expected, unit in (
+        ("hours", recipe.limits.hours, time.total_h, "hours"),
+        ("money", recipe.limits.money, time.money, "of money"),
+    ):
+        if limit is not None and expected is not None and expected > limit:
+            yield (
+                f"The run would take about {expected:.3g} {unit} and is stopped at limits.{key}={limit:g}, about "
+                f"{limit / expected:.0%} of the way."
+            )

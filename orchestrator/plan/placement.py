@@ -66,11 +66,19 @@ def placement_faults(recipe: Recipe, cluster: ClusterShape) -> Iterator[str]:
             f"{recipe.where('cluster.workers')}: found {workers} workers with a GPU each, but the cluster never has "
             f"more than {cluster.num_gpus} ({cluster}); allowed: at most {cluster.num_gpus}, or auto"
         )
+    room = cluster.room_for(cpus=cpus, gpus=gpus)
     if workers * cpus > cluster.num_cpus:
         yield (
             f"{recipe.where('cluster.cpus_per_worker')}: found {cpus} CPU cores a worker, {workers * cpus} in all, but "
             f"the cluster never has more than {cluster.num_cpus} ({cluster}); "
             f"allowed: at most {cluster.num_cpus // workers}, or auto"
+        )
+    elif workers * gpus <= cluster.num_gpus and room < workers:
+        each = f"{cpus} CPU cores and a GPU" if gpus else f"{cpus} CPU cores"
+        yield (
+            f"{recipe.where('cluster.cpus_per_worker')}: found {workers} workers of {each} each, but on the nodes of "
+            f"the cluster ({cluster}) there never is room for more than {room}; allowed: at most "
+            f"{_cpus_that_fit(workers, gpus, cluster)}, or auto"
         )
 
 
@@ -99,7 +107,16 @@ def _gpus(recipe: Recipe, cluster: ClusterShape) -> int:
 
 def _cpus(recipe: Recipe, cluster: ClusterShape) -> int:
     cpus = recipe.cluster.cpus_per_worker
-    return cluster.num_cpus // _workers(recipe, cluster) if cpus == "auto" else cpus
+    if cpus != "auto":
+        return cpus
+    return _cpus_that_fit(_workers(recipe, cluster), _gpus(recipe, cluster), cluster)
+
+
+def _cpus_that_fit(workers: int, gpus: int, cluster: ClusterShape) -> int:
+    """The most CPU cores that each worker can have for all to find room, each on one node."""
+    largest = max((node.num_cpus for node in cluster.each), default=cluster.num_cpus)
+    fair = min(cluster.num_cpus // workers, largest)
+    return next((cpus for cpus in range(fair, 0, -1) if cluster.room_for(cpus=cpus, gpus=gpus) >= workers), 0)
 
 
 def _compute_threads(recipe: Recipe, cluster: ClusterShape) -> int:

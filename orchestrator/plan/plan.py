@@ -199,6 +199,10 @@ class Execution:
     """Without a step for so long a worker counts as hung."""
     guard_max_tries: int
     """Bad steps of one epoch that are put up with."""
+    max_hours: float | None = None
+    """Of all attempts together, with workers; likewise the next."""
+    max_money: float | None = None
+    price_per_worker_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +251,8 @@ class TimeEstimate:
     total_h: float
     gpu_hours: float
     """0 without GPUs."""
+    money: float | None = None
+    """In the currency of the price that the recipe gives; None without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -146,6 +146,9 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
         max_failures=recipe.cluster.max_failures,
         hang_s=60 * recipe.cluster.hang_minutes,
         guard_max_tries=recipe.guard.max_tries,
+        max_hours=recipe.limits.hours,
+        max_money=recipe.limits.money,
+        price_per_worker_hour=recipe.cluster.price_per_worker_hour,
     )
 
 

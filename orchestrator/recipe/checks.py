@@ -20,6 +20,12 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _batch(recipe)
     yield from _schedule(recipe)
     yield from _images(recipe)
+    if recipe.limits.money is not None and recipe.cluster.price_per_worker_hour is None:
+        yield Contradiction(
+            ("limits.money", "cluster.price_per_worker_hour"),
+            f"found {recipe.limits.money:g}, but no price; allowed: null, or a number with "
+            "cluster.price_per_worker_hour beside it",
+        )
 
 
 def _batch(recipe: Recipe) -> Iterator[Contradiction]:

@@ -265,8 +265,8 @@ class Cluster(Section):
     gpus_per_worker: Literal[0, 1, "auto"] = "auto"
     """GPUs of each worker; "auto": 1 where the cluster has any."""
     cpus_per_worker: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """CPU cores reserved for each worker, 0 to reserve none; "auto": an even share of the cluster's. Without GPUs a
-    worker computes with as many threads; "auto" takes a number that doesn't depend on the number of workers."""
+    """CPU cores reserved for each worker, 0 to reserve none; "auto": as many as all workers find on nodes.
+    Without GPUs a worker computes with as many threads; "auto" doesn't let the number of workers change theirs."""
     split_groups: bool = False
     """Whether workers beyond the number of batch-norm groups share a group, with its statistics synchronised in every
     layer; the result then agrees to rounding only. Otherwise they have nothing to compute, and the plan says so."""
@@ -276,6 +276,17 @@ class Cluster(Section):
     """Least minutes from one change of the number of workers to the next, where it may change."""
     hang_minutes: Positive = 10.0
     """Minutes without a step after which a worker counts as hung and is ended, to be started again."""
+    price_per_worker_hour: Positive | None = None
+    """What a worker, with its GPU, costs an hour, in any currency: what the plan's money and `limits.money` rest on."""
+
+
+class Limits(Section):
+    """What the run may take, over all of its attempts. Where it reaches a limit, it is STOPPED, with a checkpoint."""
+
+    hours: Positive | None = None
+    """Hours during which it has workers; null: any number."""
+    money: Positive | None = None
+    """What its workers may cost, in the currency of `cluster.price_per_worker_hour`; null: any sum."""
 
 
 class Recipe(Section):
@@ -299,6 +310,8 @@ class Recipe(Section):
     """When the run is saved, and what is kept."""
     cluster: Cluster = Cluster()
     """What the run takes of a cluster."""
+    limits: Limits = Limits()
+    """What the run may take, over all of its attempts."""
 
     _origins: Mapping[str, str] = PrivateAttr(default_factory=dict)
 

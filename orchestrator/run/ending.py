@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from orchestrator.errors import DnctlError, StorageError
+from orchestrator.errors import DnctlError, RunStoppedError, StorageError
 from orchestrator.run import documents, files
 from orchestrator.run.directory import AttemptDirectory
 
@@ -20,8 +20,9 @@ class Ending:
 
 
 def failure(error: DnctlError) -> Ending:
-    """The ending of an attempt that met an error which trying again wouldn't mend."""
-    return Ending(outcome="failed", reason=str(error), exit_code=error.exit_code)
+    """The ending of an attempt that met an error which trying again wouldn't mend, or that wasn't to begin."""
+    outcome: Outcome = "stopped" if isinstance(error, RunStoppedError) else "failed"
+    return Ending(outcome=outcome, reason=str(error), exit_code=error.exit_code)
 
 
 def record_ending(attempt: AttemptDirectory, ending: Ending) -> None:

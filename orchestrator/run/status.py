@@ -11,6 +11,7 @@ from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import Lease, read_lease
 from orchestrator.run.ledger import Ledger, read_ledger
 from orchestrator.run.progress import Progress, read_progress
+from orchestrator.run.spent import Limits, Spent, read_spent
 from orchestrator.run.state import State, StateRecord
 from orchestrator.run.workers import Straggler, read_workers
 
@@ -29,6 +30,8 @@ class RunStatus:
     progress: Progress | None
     world_size_wanted: int | None
     """How many workers the plan asks for."""
+    limits: Limits
+    """What it may take."""
     stragglers: Sequence[Straggler]
     """Workers that the others wait for."""
 
@@ -39,13 +42,18 @@ class RunStatus:
         return None if saved_at is None else max(self.at - saved_at, 0.0)
 
     @property
+    def spent(self) -> Spent:
+        """What it has taken of machines."""
+        return read_spent(self.run, now=self.at if self.state.is_active else None)
+
+    @property
     def ledger(self) -> Ledger:
         """Where the run's time went."""
         return read_ledger(self.run, self.record, self.state, now=self.at)
 
     def to_json(self) -> dict[str, Any]:
         """The stable keys of `dnctl status --json`; None where not known yet."""
-        progress = self.progress
+        progress, spent = self.progress, self.spent
         return {
             "run": self.run.name,
             "path": str(self.run.path),
@@ -77,6 +85,10 @@ class RunStatus:
             "last_checkpoint_age_s": self.checkpoint_age_s,
             "stragglers": [asdict(straggler) for straggler in self.stragglers],
             "ledger": asdict(self.ledger),
+            "hours": spent.hours,
+            "max_hours": self.limits.hours,
+            "money": self.limits.money_of(spent),
+            "max_money": self.limits.money,
             "logs": str(self.run.attempt(self.record.attempt).logs) if self.record.attempt else None,
         }
 
@@ -97,17 +109,24 @@ def read_status(run: RunDirectory, *, now: float) -> RunStatus:
         reason=reason,
         at=now,
         progress=newest_progress(run),
-        world_size_wanted=_world_size_wanted(run),
+        **_planned(run),
         stragglers=_stragglers(run, record) if state is State.RUNNING else (),
     )
 
 
-def _world_size_wanted(run: RunDirectory) -> int | None:
+def _planned(run: RunDirectory) -> dict[str, Any]:
+    """What a status takes from the plan, by the names of its fields; a plan that can't be read says nothing."""
     try:
-        wanted = files.read_json(run.plan)["placement"]["world_size"]
-    except (FileNotFoundError, StorageError, KeyError, TypeError):
-        return None
-    return wanted if isinstance(wanted, int) else None
+        plan = files.read_json(run.plan)
+        execution = plan["execution"]
+        limits = Limits(
+            hours=execution.get("max_hours"),
+            money=execution.get("max_money"),
+            price_per_worker_hour=execution.get("price_per_worker_hour"),
+        )
+        return {"world_size_wanted": int(plan["placement"]["world_size"]), "limits": limits}
+    except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError, AttributeError):
+        return {"world_size_wanted": None, "limits": Limits()}
 
 
 def _stragglers(run: RunDirectory, record: StateRecord) -> Sequence[Straggler]:

@@ -3,8 +3,8 @@
 Ranks step together, so a slow one shows as waiting for others ("communication") on all the rest, and its own time tells
 in which phase it is slow: waiting for its images, or computing. A worker is slow if the median of its last WINDOW
 steps, and of each half of them, is above that of the others by all of: MIN_FACTOR times, MIN_SHARE of a step,
-MIN_DEVIATIONS of the others' spread (median absolute deviation), and MIN_NOISES of what each of them varies by from step
-to step. It is no longer slow when it is back below half of that. Computing is compared by image.
+MIN_DEVIATIONS of the others' spread (median absolute deviation), and MIN_NOISES of what each of them varies by from
+step to step. It is no longer slow when it is back below half of that. Computing is compared by image.
 
 Two or three workers tell too little of what is usual: they often share a machine's cores, and one of them does the
 run's book-keeping besides. There the factor is MIN_FACTOR_OF_FEW.

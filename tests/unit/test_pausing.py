@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.engine.nodes import room_for
-from orchestrator.engine.pausing import read_worker_nodes, reason_to_grow, reason_to_leave, write_worker_nodes
+from orchestrator.engine.pausing import reason_to_grow, reason_to_leave
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.placement import resolve_placement
 from orchestrator.plan.plan import Placement
 from orchestrator.recipe.load import load_recipe
+from orchestrator.run.spent import read_worker_nodes, write_worker_nodes
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import PlanError
-from orchestrator.plan.cluster import ClusterShape
+from orchestrator.plan.cluster import ClusterShape, NodeShape
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.resolve import DatasetFacts, check_recipe, resolve
 from orchestrator.recipe.load import load_recipe
@@ -166,6 +166,32 @@ def test_everything_that_cannot_work_is_reported_together():
         in message
     )
     assert "data.loader: DALI is not installed" in message
+
+
+LARGE_HEAD_SMALL_GPU_NODES = ClusterShape(
+    num_cpus=64 + 4 * 8,
+    num_gpus=4,
+    nodes=5,
+    each=(NodeShape(num_cpus=64), *(NodeShape(num_cpus=8, num_gpus=1) for _ in range(4))),
+)
+
+
+def test_workers_get_no_more_cores_than_their_nodes_have():
+    assert plan(cluster=LARGE_HEAD_SMALL_GPU_NODES).placement.cpus_per_worker == 8  # not 96 / 4
+    two_cpu_nodes = ClusterShape(num_cpus=10, nodes=2, each=(NodeShape(num_cpus=7), NodeShape(num_cpus=3)))
+    assert plan("cluster.workers=2", cluster=two_cpu_nodes).placement.cpus_per_worker == 3
+    assert plan("cluster.workers=3", cluster=two_cpu_nodes).placement.cpus_per_worker == 3
+    assert plan("cluster.workers=4", cluster=two_cpu_nodes).placement.cpus_per_worker == 2
+
+
+def test_workers_for_whom_no_node_has_room_are_refused_at_once():
+    with pytest.raises(PlanError) as caught:
+        plan("cluster.workers=4", "cluster.cpus_per_worker=12", cluster=LARGE_HEAD_SMALL_GPU_NODES)
+    assert str(caught.value) == (
+        "--set cluster.cpus_per_worker=12: cluster.cpus_per_worker: found 4 workers of 12 CPU cores and a GPU each, "
+        "but on the nodes of the cluster (96 CPU cores, 4 x GPU, 5 nodes) there never is room for more than 0; "
+        "allowed: at most 8, or auto"
+    )
 
 
 def test_more_workers_than_the_cluster_ever_has_gpus_are_refused():

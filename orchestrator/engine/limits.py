@@ -1,0 +1,48 @@
+"""The limits of a run's recipe: its driver asks it to stop, as a person would, when it has taken what it may."""
+
+import logging
+from threading import Event, Thread
+from time import time
+
+from orchestrator.errors import DnctlError
+from orchestrator.run import files
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.spent import Limits, read_spent
+
+_log = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 1.0
+
+
+class LimitWatch:
+    """Watches what a run takes, and leaves a stop request when that is enough."""
+
+    def __init__(self, run: RunDirectory, limits: Limits) -> None:
+        self._run, self._limits = run, limits
+        self._closing = Event()
+        self._thread = Thread(target=self._follow, name="limits", daemon=True)
+        if limits.hours is not None or limits.money is not None:
+            self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._closing.wait(POLL_INTERVAL_S):
+            try:
+                if self._look():
+                    return
+            except (DnctlError, OSError) as error:  # a storage that fails for a moment
+                _log.warning("can't count what the run takes: %s", error)
+
+    def _look(self) -> bool:
+        reason = self._limits.reached(read_spent(self._run, now=time()))
+        if reason is None:
+            return False
+        _log.info("%s", reason)
+        request = {"asked_at": time(), "now": False, "reason": reason}
+        files.create_exclusively(self._run.stop_request, files.json_bytes(request))
+        return True
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()

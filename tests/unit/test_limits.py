@@ -1,0 +1,123 @@
+"""Limits of a recipe: what counts, when the run is stopped, and what is said of it before and after."""
+
+import json
+from pathlib import Path
+from time import monotonic, sleep, time
+
+import pytest
+
+from orchestrator.engine.limits import LimitWatch
+from orchestrator.engine.trainer import limits_of
+from orchestrator.errors import RecipeError, RunStoppedError
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.recipe.load import load_recipe
+from orchestrator.run import files
+from orchestrator.run.directory import RunDirectory
+from orchestrator.run.ending import failure
+from orchestrator.run.progress import Progress, write_progress
+from orchestrator.run.spent import Limits, Spent, read_spent
+from tests.unit.test_plan_resolve import plan
+
+HOUR = 3600.0
+NOW = 1_000_000.0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    directory.create(now=NOW)
+    return directory
+
+
+def _attempt(run: RunDirectory, *, workers: int, began_at: float, last_seen_at: float | None) -> None:
+    attempt = run.claim_attempt("holder")
+    files.write_json(attempt.worker_nodes, {"nodes": ["node"] * workers, "began_at": began_at})
+    if last_seen_at is not None:
+        figures = Progress(
+            step=1, num_steps=9, epoch=0, num_epochs=1, steps_per_epoch=9, world_size=workers, at=last_seen_at
+        )
+        write_progress(attempt.progress, figures)
+
+
+def test_all_attempts_count_each_with_its_workers_and_idle_time_does_not(run: RunDirectory):
+    _attempt(run, workers=4, began_at=NOW, last_seen_at=NOW + 2 * HOUR)
+    _attempt(run, workers=2, began_at=NOW + 50 * HOUR, last_seen_at=NOW + 50.5 * HOUR)
+    assert read_spent(run, now=None) == Spent(hours=2.5, worker_hours=9.0)
+    assert read_spent(run, now=NOW + 51 * HOUR) == Spent(hours=3.0, worker_hours=10.0)
+
+
+def test_an_attempt_without_workers_takes_nothing(run: RunDirectory):
+    run.claim_attempt("holder")
+    _attempt(run, workers=4, began_at=NOW, last_seen_at=None)
+    assert read_spent(run, now=None) == Spent()
+
+
+@pytest.mark.parametrize(
+    ("limits", "reached"),
+    [
+        (Limits(), None),
+        (Limits(hours=3), None),
+        (Limits(hours=2.5), "limits.hours is reached: 2.5 of 2.5; `dnctl resume` with a higher one goes on"),
+        (Limits(money=18, price_per_worker_hour=2), "limits.money is reached: 18 of 18; "),
+        (Limits(money=18.5, price_per_worker_hour=2), None),
+    ],
+)
+def test_a_limit_is_reached_when_as_much_was_taken(limits: Limits, reached: str | None):
+    found = limits.reached(Spent(hours=2.5, worker_hours=9.0))
+    assert found is None if reached is None else found is not None and found.startswith(reached)
+
+
+def test_the_driver_asks_the_run_to_stop_and_says_why(run: RunDirectory):
+    _attempt(run, workers=1, began_at=time() - HOUR, last_seen_at=None)
+    watch = LimitWatch(run, Limits(hours=0.5))
+    deadline = monotonic() + 30
+    while not run.stop_request.exists():
+        assert monotonic() < deadline
+        sleep(0.05)
+    watch.close()
+    reason = run.stop_reason()
+    assert reason is not None
+    assert reason.startswith("limits.hours is reached: 1 of 0.5")
+
+
+def test_a_person_who_asked_first_is_not_overruled(run: RunDirectory):
+    _attempt(run, workers=1, began_at=time() - HOUR, last_seen_at=None)
+    files.write_json(run.stop_request, {"asked_at": NOW, "now": False})
+    watch = LimitWatch(run, Limits(hours=0.5))
+    sleep(1.5)
+    watch.close()
+    assert run.stop_reason() is None
+
+
+def test_a_run_that_is_stopped_before_it_began_is_no_failure():
+    ending = failure(RunStoppedError("stopped before it began: limits.hours is reached"))
+    assert (ending.outcome, ending.exit_code) == ("stopped", 6)
+
+
+def test_limits_are_no_part_of_what_is_computed():
+    limited = plan("limits.hours=5", "limits.money=7", "cluster.price_per_worker_hour=0.5")
+    assert limited.numerics == plan().numerics
+    assert limits_of(limited.execution) == Limits(hours=5, money=7, price_per_worker_hour=0.5)
+
+
+def test_money_needs_a_price():
+    with pytest.raises(RecipeError, match=r"limits\.money: found 7, but no price; allowed: null, or a number with"):
+        load_recipe("demo", ["limits.money=7"])
+
+
+def test_a_plan_that_would_be_stopped_says_so_and_what_it_would_cost():
+    gpus = ClusterShape(num_cpus=32, num_gpus=4, gpu_type="NVIDIA GeForce RTX 3090")
+    fast = ("train.precision=bf16", "train.channels_last=true", "cluster.price_per_worker_hour=0.5")
+    limited = plan(*fast, "limits.hours=1", "limits.money=1000000", recipe="densenet121", cluster=gpus)
+    time_ = limited.estimate.time
+    assert time_ is not None
+    assert time_.money == pytest.approx(time_.gpu_hours * 0.5)
+    (note,) = [note for note in limited.notes if "limits" in note]
+    assert note.startswith(f"The run would take about {time_.total_h:.3g} hours and is stopped at limits.hours=1")
+
+
+def test_plans_from_before_there_were_limits_can_be_read():
+    document = json.loads(plan().to_json())
+    for key in ("max_hours", "max_money", "price_per_worker_hour"):
+        del document["execution"][key]
+    assert type(plan()).from_json(json.dumps(document)) == plan()
