@@ -24,6 +24,7 @@ from orchestrator.cli import (
     lr_find,
     model,
     plan,
+    prune,
     recipe,
     runs,
     sweep,
@@ -53,6 +54,7 @@ app.command(name="watch")(watch.watch)
 app.command(name="logs")(logs.logs)
 app.command(name="wait")(logs.wait)
 app.command(name="stop")(runs.stop)
+app.command(name="prune")(prune.prune)
 app.command(name="eval")(eval.evaluate_model)
 app.add_typer(checkpoint.app, name="checkpoint", help="What a run has saved, and whether it is whole.")
 app.add_typer(data.app, name="data", help="Make and check data sets.")

@@ -132,10 +132,10 @@ def _limit_rows(status: RunStatus) -> list[tuple[str, str]]:
     """What the run has taken, where it has a limit or a price."""
     limits, spent = status.limits, status.spent
     money, rows = limits.money_of(spent), []
-    if limits.hours is not None:
-        rows.append(("hours", f"{spent.hours:.3g} of {limits.hours:g} with workers"))
+    if limits.max_hours is not None:
+        rows.append(("hours", f"{spent.hours:.3g} of {limits.max_hours:g} with workers"))
     if money is not None:
-        rows.append(("money", f"{money:.2f}" + (f" of {limits.money:g}" if limits.money is not None else "")))
+        rows.append(("money", f"{money:.2f}" + (f" of {limits.max_money:g}" if limits.max_money is not None else "")))
     return rows
 
 

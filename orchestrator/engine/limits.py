@@ -21,7 +21,7 @@ class LimitWatch:
         self._run, self._limits = run, limits
         self._closing = Event()
         self._thread = Thread(target=self._follow, name="limits", daemon=True)
-        if limits.hours is not None or limits.money is not None:
+        if limits.max_hours is not None or limits.max_money is not None:
             self._thread.start()
 
     def _follow(self) -> None:

@@ -71,9 +71,8 @@ class PauseWatch:
         workers = read_worker_nodes(attempt.worker_nodes)
         if workers is None or attempt.pause_request.exists():
             return
-        worker_nodes, began_at = workers
-        reason = reason_to_leave(worker_nodes, nodes.draining_nodes(), now=time()) or self._reason_to_grow(
-            len(worker_nodes), began_at
+        reason = reason_to_leave(workers.nodes, nodes.draining_nodes(), now=time()) or self._reason_to_grow(
+            len(workers.nodes), workers.began_at
         )
         if reason is not None and files.create_exclusively(
             attempt.pause_request, files.json_bytes({"reason": reason, "asked_at": time()})

@@ -82,8 +82,8 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
 def limits_of(execution: Execution) -> Limits:
     """What a run may take, by its plan."""
     return Limits(
-        hours=execution.max_hours,
-        money=execution.max_money,
+        max_hours=execution.max_hours,
+        max_money=execution.max_money,
         price_per_worker_hour=execution.price_per_worker_hour,
     )
 

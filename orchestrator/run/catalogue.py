@@ -27,7 +27,8 @@ def list_runs(root: Path) -> list[RunDirectory]:
     with files.translated("list the runs in", root):
         if not root.is_dir():
             return []
-        runs = [RunDirectory(entry) for entry in root.iterdir() if (entry / "state.json").is_file()]
+        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        runs = [RunDirectory(entry) for entry in entries if (entry / "state.json").is_file()]
         return sorted(runs, key=lambda run: (run.recipe.stat().st_mtime if run.recipe.exists() else 0.0, run.name))
 
 

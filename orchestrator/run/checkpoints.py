@@ -278,15 +278,22 @@ def retain(directory: Path, *, keep_last: int, keep_best: int, metric: str, atte
     return [checkpoint for checkpoint in checkpoints if checkpoint.path not in kept and _delete(checkpoint)]
 
 
+def delete_checkpoint(path: Path) -> None:
+    """Take the marker away first, so that a deletion cut short leaves no checkpoint rather than half of one.
+
+    Raises StorageError.
+    """
+    with files.translated("delete the old checkpoint", path):
+        if path.is_symlink():
+            path.unlink()  # what it leads to is somebody else's
+            return
+        (path / COMMITTED).unlink(missing_ok=True)
+        shutil.rmtree(path)
+
+
 def _delete(checkpoint: Checkpoint) -> bool:
-    """Take the marker away first, so that a deletion cut short leaves no checkpoint rather than half of one."""
     try:
-        with files.translated("delete the old checkpoint", checkpoint.path):
-            if checkpoint.path.is_symlink():
-                checkpoint.path.unlink()  # what it leads to is somebody else's
-                return True
-            (checkpoint.path / COMMITTED).unlink(missing_ok=True)
-            shutil.rmtree(checkpoint.path)
+        delete_checkpoint(checkpoint.path)
     except StorageError as error:
         _log.warning("%s", error)
         return False

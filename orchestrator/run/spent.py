@@ -9,7 +9,7 @@ from pathlib import Path
 from time import time
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.progress import read_progress
 
@@ -24,10 +24,10 @@ class Spent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a run may take; None: any amount."""
+    """What a run may take, as its plan's execution has it; None: any amount."""
 
-    hours: float | None = None
-    money: float | None = None
+    max_hours: float | None = None
+    max_money: float | None = None
     price_per_worker_hour: float | None = None
 
     def money_of(self, spent: Spent) -> float | None:
@@ -37,21 +37,32 @@ class Limits:
     def reached(self, spent: Spent) -> str | None:
         """Which limit is reached, in words; None if there is some left of each."""
         money = self.money_of(spent)
-        for key, limit, taken in (("hours", self.hours, spent.hours), ("money", self.money, money)):
+        for key, limit, taken in (("hours", self.max_hours, spent.hours), ("money", self.max_money, money)):
             if limit is not None and taken is not None and taken >= limit:
                 return f"limits.{key} is reached: {taken:.3g} of {limit:g}; `dnctl resume` with a higher one goes on"
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerNodes:
+    """The node of each rank of an attempt, and since when they have been there."""
+
+    nodes: tuple[str, ...]
+    began_at: float
+
+
 def read_spent(run: RunDirectory, *, now: float | None) -> Spent:
     """What a run has taken. now: until when its newest attempt counts; None: until it was last heard of."""
     hours = worker_hours = 0.0
-    attempts = run.attempts()
+    try:
+        attempts = run.attempts()
+    except StorageError:
+        return Spent()
     for attempt in attempts:
         workers = read_worker_nodes(attempt.worker_nodes)
         if workers is None:
             continue
-        nodes, began_at = workers
+        nodes, began_at = workers.nodes, workers.began_at
         progress = read_progress(attempt.progress)
         ended_at = progress.at if progress is not None and progress.at is not None else began_at
         if attempt is attempts[-1] and now is not None:
@@ -67,10 +78,9 @@ def write_worker_nodes(path: Path, worker_nodes: Sequence[str]) -> None:
     files.write_json(path, {"nodes": list(worker_nodes), "began_at": time()})
 
 
-def read_worker_nodes(path: Path) -> tuple[Sequence[str], float] | None:
-    """The node of each rank and when they began; None before they have."""
+def read_worker_nodes(path: Path) -> WorkerNodes | None:
+    """Where the workers of an attempt are; None before they have begun."""
     try:
-        document = files.read_json(path)
-        return [str(node) for node in document["nodes"]], float(document["began_at"])
-    except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError):
+        return documents.record(WorkerNodes, files.read_json(path))
+    except (FileNotFoundError, StorageError, ValueError):
         return None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.errors import StorageError
-from orchestrator.run import files
+from orchestrator.run import documents, files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import Lease, read_lease
 from orchestrator.run.ledger import Ledger, read_ledger
@@ -86,9 +86,9 @@ class RunStatus:
             "stragglers": [asdict(straggler) for straggler in self.stragglers],
             "ledger": asdict(self.ledger),
             "hours": spent.hours,
-            "max_hours": self.limits.hours,
+            "max_hours": self.limits.max_hours,
             "money": self.limits.money_of(spent),
-            "max_money": self.limits.money,
+            "max_money": self.limits.max_money,
             "logs": str(self.run.attempt(self.record.attempt).logs) if self.record.attempt else None,
         }
 
@@ -118,13 +118,8 @@ def _planned(run: RunDirectory) -> dict[str, Any]:
     """What a status takes from the plan, by the names of its fields; a plan that can't be read says nothing."""
     try:
         plan = files.read_json(run.plan)
-        execution = plan["execution"]
-        limits = Limits(
-            hours=execution.get("max_hours"),
-            money=execution.get("max_money"),
-            price_per_worker_hour=execution.get("price_per_worker_hour"),
-        )
-        return {"world_size_wanted": int(plan["placement"]["world_size"]), "limits": limits}
+        wanted, limits = plan["placement"]["world_size"], documents.record(Limits, plan["execution"])
+        return {"world_size_wanted": wanted if isinstance(wanted, int) else None, "limits": limits}
     except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError, AttributeError):
         return {"world_size_wanted": None, "limits": Limits()}
 

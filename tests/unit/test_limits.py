@@ -56,10 +56,10 @@ def test_an_attempt_without_workers_takes_nothing(run: RunDirectory):
     ("limits", "reached"),
     [
         (Limits(), None),
-        (Limits(hours=3), None),
-        (Limits(hours=2.5), "limits.hours is reached: 2.5 of 2.5; `dnctl resume` with a higher one goes on"),
-        (Limits(money=18, price_per_worker_hour=2), "limits.money is reached: 18 of 18; "),
-        (Limits(money=18.5, price_per_worker_hour=2), None),
+        (Limits(max_hours=3), None),
+        (Limits(max_hours=2.5), "limits.hours is reached: 2.5 of 2.5; `dnctl resume` with a higher one goes on"),
+        (Limits(max_money=18, price_per_worker_hour=2), "limits.money is reached: 18 of 18; "),
+        (Limits(max_money=18.5, price_per_worker_hour=2), None),
     ],
 )
 def test_a_limit_is_reached_when_as_much_was_taken(limits: Limits, reached: str | None):
@@ -69,7 +69,7 @@ def test_a_limit_is_reached_when_as_much_was_taken(limits: Limits, reached: str 
 
 def test_the_driver_asks_the_run_to_stop_and_says_why(run: RunDirectory):
     _attempt(run, workers=1, began_at=time() - HOUR, last_seen_at=None)
-    watch = LimitWatch(run, Limits(hours=0.5))
+    watch = LimitWatch(run, Limits(max_hours=0.5))
     deadline = monotonic() + 30
     while not run.stop_request.exists():
         assert monotonic() < deadline
@@ -83,7 +83,7 @@ def test_the_driver_asks_the_run_to_stop_and_says_why(run: RunDirectory):
 def test_a_person_who_asked_first_is_not_overruled(run: RunDirectory):
     _attempt(run, workers=1, began_at=time() - HOUR, last_seen_at=None)
     files.write_json(run.stop_request, {"asked_at": NOW, "now": False})
-    watch = LimitWatch(run, Limits(hours=0.5))
+    watch = LimitWatch(run, Limits(max_hours=0.5))
     sleep(1.5)
     watch.close()
     assert run.stop_reason() is None
@@ -97,7 +97,7 @@ def test_a_run_that_is_stopped_before_it_began_is_no_failure():
 def test_limits_are_no_part_of_what_is_computed():
     limited = plan("limits.hours=5", "limits.money=7", "cluster.price_per_worker_hour=0.5")
     assert limited.numerics == plan().numerics
-    assert limits_of(limited.execution) == Limits(hours=5, money=7, price_per_worker_hour=0.5)
+    assert limits_of(limited.execution) == Limits(max_hours=5, max_money=7, price_per_worker_hour=0.5)
 
 
 def test_money_needs_a_price():

@@ -54,6 +54,6 @@ def test_where_workers_are_is_read_as_it_was_written_and_nothing_else(tmp_path: 
     write_worker_nodes(path, ["a", "b"])
     found = read_worker_nodes(path)
     assert found is not None
-    assert found[0] == ["a", "b"]
+    assert found.nodes == ("a", "b")
     path.write_text("[]")
     assert read_worker_nodes(path) is None
