@@ -16,6 +16,7 @@ from orchestrator.run.checkpoints import checkpoint_path, list_checkpoints, writ
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.prune import delete, old_runs, whole_runs
 from orchestrator.run.state import State, write_state
+from tests.checkpoint_files import contents_of
 from tests.run_directories import make_run, renew_lease
 
 DAY_S = 86400.0
@@ -36,7 +37,7 @@ def _run(
     write_state(run.state, replace(run.read_state(), updated_at=ended_at, finished_at=finished_at))
     for step, top1 in (checkpoints or {}).items():
         path = checkpoint_path(run.checkpoints, step=step, attempt=1)
-        write_checkpoint(path, {"model.safetensors": bytes(1000)}, metrics={"top1": top1}, may_commit=lambda: None)
+        write_checkpoint(path, contents_of(step), metrics={"top1": top1}, may_commit=lambda: None)
     return run
 
 
