@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli.output import JsonOption, console, print_json
 from orchestrator.cli.prepare import prepare
-from orchestrator.cli.progress import progress_bar
+from orchestrator.cli.progress import byte_progress, progress_bar, to_be_gone_on_with
 from orchestrator.cli.stats import stats
 from orchestrator.cli.verify import verify
 
@@ -97,6 +97,9 @@ def shard(
     root: Annotated[Path, typer.Argument(help="A data set in ImageNet layout: ROOT/train/CLASS/IMAGE and ROOT/val/….")],
     out: Annotated[Path, typer.Argument(help="The folder for the shards; it is made if it isn't there.")],
     shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="The most that a shard takes, in MB.")] = 256,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Shards written at a time; the number of cores, at most 8, by default.")
+    ] = None,
     damaged: Annotated[
         Damaged, typer.Option(help="Damaged images: name them and stop, or leave them out.")
     ] = Damaged.REFUSE,
@@ -108,8 +111,14 @@ def shard(
 
     with progress_bar("looking at images") as progress:
         dataset = index_dataset(root, damaged=damaged.value, progress=progress)
-    with progress_bar("writing") as progress:
-        sharded = write_shards(dataset, out, shard_bytes=shard_mb * 10**6, progress=progress)
+    with to_be_gone_on_with(), byte_progress() as advance:
+        sharded = write_shards(
+            dataset,
+            out,
+            shard_bytes=shard_mb * 10**6,
+            num_threads=threads,
+            progress=lambda done, total: advance("writing", done, total),
+        )
     if json_output:
         print_json(
             {
@@ -118,11 +127,12 @@ def shard(
                 "bytes": sharded.num_bytes,
                 "images": dataset.train.num_samples + dataset.val.num_samples,
                 "fingerprint": dataset.fingerprint,
-                "written": sharded.written,
+                "written": sharded.num_shards_written > 0,
+                "shards_written": sharded.num_shards_written,
             }
         )
         return
-    happened = "written to" if sharded.written else "already in"
+    happened = "written to" if sharded.num_shards_written else "already in"
     _say(f"{sharded.num_shards} shards, {sharded.num_bytes / 1e6:,.1f} MB, {happened} {out}.")
     _say(f"fingerprint {dataset.fingerprint}, as of {root}")
     _say(f"Next: dnctl launch densenet169 --set data.root={out}, or copy them: aws s3 sync {out} s3://BUCKET/NAME")

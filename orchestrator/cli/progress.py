@@ -40,6 +40,16 @@ def byte_progress() -> Iterator[NamedProgress]:
 
 
 @contextmanager
+def to_be_gone_on_with() -> Iterator[None]:
+    """Around what Ctrl-C may end: says that nothing is lost by it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stderr().print("The same command goes on where this one stopped.")
+        raise
+
+
+@contextmanager
 def _bars(amount: "ProgressColumn") -> Iterator[NamedProgress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.data.verify import Report
 
 _MAX_LINES = 20
+_MAX_NAMES = 3
 INVALID = 2
 
 
@@ -57,7 +58,7 @@ def _print(report: "Report") -> None:
     _say(f"counts       held against {held_against}")
     _say(f"class order  {report.order}")
     _say(f"duplicates   {_duplicates_in_words(report.duplicates)}")
-    _say_some([f"  {' = '.join(paths)}" for paths in report.duplicates], 5)
+    _say_some([f"  {_group_in_words(paths)}" for paths in report.duplicates], 5)
     _say(f"contents     {report.contents}")
     if report.fingerprint is not None:
         _say(f"fingerprint  {report.fingerprint}")
@@ -73,6 +74,11 @@ def _duplicates_in_words(duplicates: Sequence[tuple[str, ...]]) -> str:
     kinds = Counter(_kind(paths) for paths in duplicates)
     counted = ", ".join(f"{kinds[kind]:,} {kind}" for kind in _KINDS if kinds[kind])
     return f"{sum(map(len, duplicates)):,} files in {len(duplicates):,} groups: {counted}"
+
+
+def _group_in_words(paths: tuple[str, ...]) -> str:
+    rest = len(paths) - _MAX_NAMES
+    return " = ".join(paths[:_MAX_NAMES]) + (f", and {rest:,} more" if rest > 0 else "")
 
 
 _KINDS = ("in several splits", "in several classes", "within a class")

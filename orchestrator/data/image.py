@@ -57,10 +57,12 @@ def inspect_image(path: str | Path, *, full_decode: bool) -> ImageHeader:
         return _inspected(file, num_bytes, full_decode)
 
 
-def inspect_encoded(encoded: bytes) -> ImageHeader:
-    """Check an image that is in memory, decoding it in full, and return its size, or raise BadImageError."""
+def inspect_encoded(encoded: bytes, *, full_decode: bool) -> ImageHeader:
+    """Check an image that is in memory in the same way."""
     with _translated_faults():
-        return _inspected(BytesIO(encoded), len(encoded), full_decode=True)
+        if not encoded:
+            raise BadImageError("is empty")
+        return _inspected(BytesIO(encoded), len(encoded), full_decode)
 
 
 def _inspected(file: BinaryIO, num_bytes: int, full_decode: bool) -> ImageHeader:

@@ -100,7 +100,7 @@ class LocalStorage(Storage):
     def __init__(self, folder: Path) -> None:
         self.location = str(folder)
         self.num_readers = 4
-        self._open: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._lock = Lock()
 
     def size(self, name: str) -> int:
@@ -125,11 +125,11 @@ class LocalStorage(Storage):
 
         return self._translated(name, read)
 
-    def _file(self, name: str) -> "_OpenFile":
+    def _file(self, name: str) -> "OpenFile":
         with self._lock:
             file = self._open.get(name)
             if file is None:
-                file = self._open[name] = _OpenFile(f"{self.location}/{name}")
+                file = self._open[name] = OpenFile(f"{self.location}/{name}")
                 if len(self._open) > MAX_OPEN_FILES:
                     self._open.popitem(last=False)  # closed when the last thread that reads from it is done
             self._open.move_to_end(name)
@@ -144,12 +144,12 @@ class LocalStorage(Storage):
             raise DataError(f"{self.location}/{name} can't be read: {error.strerror}.") from error
 
 
-class _OpenFile:
+class OpenFile:
     """A file descriptor that is closed when nobody holds it any more."""
 
     __slots__ = ("descriptor",)
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY)
 

@@ -21,6 +21,7 @@ from orchestrator.data.inspection import Inspected, Look, Progress, inspect_imag
 from orchestrator.data.prepare.record import Record, read_record
 from orchestrator.data.shard_set import is_shard_set
 from orchestrator.data.source import open_source
+from orchestrator.data.storage import is_url
 from orchestrator.errors import DataError
 
 
@@ -126,7 +127,7 @@ def _shards(root: str | Path, resources: ExitStack) -> _Contents:
 
     def look(split: str, position: int) -> ImageHeader:
         try:
-            return inspect_encoded(sources[split].read(position))
+            return inspect_encoded(sources[split].read(position), full_decode=True)
         except DataError as error:
             raise BadImageError(f"can't be read: {error}") from error
 
@@ -140,7 +141,12 @@ def _shards(root: str | Path, resources: ExitStack) -> _Contents:
         )
         for split, manifest in manifests.items()
     }
-    return _Contents(listings=listings, look=look, record=None, fingerprint=lambda inspected: dataset.fingerprint)
+    return _Contents(
+        listings=listings,
+        look=look,
+        record=None if is_url(root) else read_record(Path(root)),
+        fingerprint=lambda inspected: dataset.fingerprint,
+    )
 
 
 def _num_images(listing: Listing) -> dict[str, int]:

@@ -78,7 +78,7 @@ def test_prepare_says_what_is_there_and_what_to_type_next(tmp_path):
     options = ("--archives", "in", "--out", "out", "--sums", "in/MD5SUMS")
     done = dnctl("data", "prepare", "imagenet", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "imagenet is in out: 12 images in train/, 6 images in val/, 3 classes." in done.stdout
+    assert "imagenet is in out: 12 images in train, 6 images in val, 3 classes." in done.stdout
     assert "Next: dnctl data verify out" in done.stdout
     again = json.loads(dnctl("data", "prepare", "imagenet", *options, "--json", cwd=tmp_path).stdout)
     assert again == {
@@ -89,6 +89,19 @@ def test_prepare_says_what_is_there_and_what_to_type_next(tmp_path):
         "class_folders": 6,
         "class_folders_written": 0,
     }
+
+
+def test_prepare_writes_shards_that_index_takes_and_goes_on_with_them(tmp_path):
+    write_imagenet(tmp_path / "in")
+    options = ("--archives", "in", "--out", "out", "--sums", "in/MD5SUMS", "--shards", "--json")
+    done = dnctl("data", "prepare", "imagenet", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(done.stdout)
+    assert (written["images"], written["shards"], written["shards_written"]) == ({"train": 12, "val": 6}, 2, 2)
+    assert json.loads(dnctl("data", "prepare", "imagenet", *options, cwd=tmp_path).stdout)["shards_written"] == 0
+    indexed = json.loads(dnctl("data", "index", "out", "--json", cwd=tmp_path).stdout)
+    assert indexed["splits"]["train"]["images"] == 12
+    assert {path.name for path in (tmp_path / "out").glob("*.tar")} == {"train-000000.tar", "val-000000.tar"}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """A data set in shards is the folder it was made of: same fingerprint and batches, on a disk and in an object store."""
 
-import errno
 import hashlib
-import itertools
 import os
 import shutil
 import tarfile
@@ -13,10 +11,10 @@ import pytest
 import torch
 import webdataset
 
-from orchestrator.data import sharding
 from orchestrator.data.batch import SampleRequest
 from orchestrator.data.index import build_manifest, index_dataset
 from orchestrator.data.loader import available_loader, open_loader
+from orchestrator.data.prepare.record import preparing
 from orchestrator.data.sharding import write_shards
 from orchestrator.data.source import open_source
 from orchestrator.data.staging import ShardCache, Stager
@@ -147,38 +145,25 @@ def test_shards_of_shards_are_the_same_data_set(folder, shards, tmp_path):
 
 
 def test_shards_are_not_written_twice_nor_over_others(folder, tmp_path):
-    assert write_shards(folder, tmp_path / "out").written
-    assert not write_shards(folder, tmp_path / "out").written
+    assert write_shards(folder, tmp_path / "out").num_shards_written
+    assert not write_shards(folder, tmp_path / "out").num_shards_written
     other = index_dataset(write_folder(tmp_path / "other", num_train=4, num_val=4, num_classes=2))
     with pytest.raises(DataError, match="holds the shards of another data set"):
         write_shards(other, tmp_path / "out")
 
 
-def test_a_disk_that_is_full_in_the_middle_leaves_no_data_set(folder, tmp_path, monkeypatch):
-    written = itertools.count()
-    write = sharding._Shard._write
-
-    def write_until_full(shard, data):
-        if next(written) == 50:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(shard, data)
-
-    monkeypatch.setattr(sharding._Shard, "_write", write_until_full)
-    with pytest.raises(DataError, match=r"can't be written to .*: No space left on device. Make room"):
-        write_shards(folder, tmp_path / "out", shard_bytes=SHARD_BYTES)
-    assert not list((tmp_path / "out").glob("*.arrow"))
-    assert not list((tmp_path / "out").glob(".*"))
-    monkeypatch.undo()
-    write_shards(folder, tmp_path / "out", shard_bytes=SHARD_BYTES)
-    assert index_dataset(tmp_path / "out").fingerprint == folder.fingerprint
-
-
 def test_a_disk_that_is_too_small_is_noticed_first(folder, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(DataError, match=r"0.0 GB free and the shards take"):
+    status = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*status[:3], 20, 2, *status[5:]]))
+    with pytest.raises(DataError, match=r"0.1 MB are needed, 0.0 MB are free"):
         write_shards(folder, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".dnctl"]
+
+
+def test_two_writers_of_one_set_are_refused(folder, tmp_path):
+    with preparing(tmp_path / "out"), pytest.raises(DataError, match=rf"is being prepared by process {os.getpid()}"):
+        write_shards(folder, tmp_path / "out")
+    assert write_shards(folder, tmp_path / "out").num_shards_written
 
 
 @pytest.fixture

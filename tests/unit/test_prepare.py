@@ -1,5 +1,6 @@
 """Data sets out of their official archives: what is written, what is refused, and what an interruption leaves."""
 
+import errno
 import io
 import os
 import signal
@@ -14,14 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.data import shard_writer
 from orchestrator.data.batch import SampleRequest
+from orchestrator.data.image import inspect_encoded
 from orchestrator.data.index import build_manifest, index_dataset
 from orchestrator.data.loader import available_loader, open_loader
 from orchestrator.data.prepare import datasets, folder
+from orchestrator.data.prepare import shards as into_shards
 from orchestrator.data.prepare.datasets import DATASETS, Request, archives_of, open_archived, prepare
 from orchestrator.data.prepare.png import stored_png
 from orchestrator.data.prepare.record import preparing, read_record
+from orchestrator.data.sharding import write_shards
 from orchestrator.data.transforms import EvalTransform
+from orchestrator.data.verify import verify_dataset
 from orchestrator.errors import DataError
 from tests import archives as made
 
@@ -82,16 +88,18 @@ def test_imagenet_is_laid_out_by_the_devkit(imagenet, tmp_path):
     assert index_dataset(tmp_path / "out", full_decode=True).classes == tuple(classes)
 
 
-def test_samples_come_in_the_order_of_the_manifest(imagenet, tmp_path):
+def test_images_come_in_the_order_of_the_manifest(imagenet, tmp_path):
     request = request_of("imagenet", imagenet)
     prepared("imagenet", imagenet, tmp_path / "out")
     archived = open_archived(request, archives_of(request))
     for split in ("train", "val"):
         manifest = build_manifest(tmp_path / "out", split)
-        samples = list(archived.samples(split))
-        assert [f"{s.class_name}/{s.name}" for s in samples] == manifest.relative_paths.to_pylist()
-        assert [s.data for s in samples] == [Path(p).read_bytes() for p in manifest.paths(np.arange(len(samples)))]
-        assert {s.split for s in samples} == {split}
+        opened = [(part, part.open()) for part in archived.parts if part.split == split]
+        names = [f"{part.class_name}/{name}" for part, images in opened for name in images.names]
+        contents = [images.read(position) for _, images in opened for position in range(len(images.names))]
+        assert names == manifest.relative_paths.to_pylist()
+        assert contents == [Path(path).read_bytes() for path in manifest.paths(np.arange(len(names)))]
+        assert [n for _, images in opened for n in images.num_bytes] == [len(content) for content in contents]
 
 
 def test_the_official_sums_are_those_that_torchvision_has():
@@ -247,7 +255,7 @@ def test_preparing_again_writes_nothing_and_reads_no_archive(imagenet, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train").rglob("*")}
     told = []
     done = prepared("imagenet", imagenet, tmp_path / "out", progress=lambda *what: told.append(what))
-    assert (done.num_class_folders, done.num_class_folders_written) == (6, 0)
+    assert (done.num_units, done.num_units_written) == (6, 0)
     assert told == []
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/train").rglob("*")} == before
 
@@ -266,7 +274,7 @@ def test_an_interrupted_preparation_goes_on_with_what_is_missing(imagenet, tmp_p
     assert read_record(tmp_path / "out").num_images is None
     left = image_files(tmp_path / "out")
     done = prepared("imagenet", imagenet, tmp_path / "out")
-    assert done.num_class_folders_written > 0
+    assert done.num_units_written > 0
     assert image_files(tmp_path / "out") == image_files(tmp_path / "whole")
     assert left.items() <= image_files(tmp_path / "out").items()
     assert read_record(tmp_path / "out").num_images == done.num_images
@@ -299,7 +307,7 @@ def test_a_killed_preparation_leaves_whole_classes_alone(tmp_path):
     assert 20 <= len(there) < 100
     assert all(len(list(class_folder.iterdir())) == 10 for class_folder in there)
     done = prepared("cifar100", archives, out)
-    assert done.num_class_folders_written <= 200 - len(there)
+    assert done.num_units_written <= 200 - len(there)
     assert sum(len(list(class_folder.iterdir())) for class_folder in (out / "train").iterdir()) == 1000
     assert not (out / ".dnctl" / "partial").exists()
 
@@ -319,6 +327,148 @@ def test_two_runs_at_once_are_refused(imagenet, tmp_path):
     prepared("imagenet", imagenet, tmp_path / "out")  # the lock went with its process
 
 
+# Straight into shards
+
+SHARD_BYTES = 20_000
+
+
+def sharded(dataset: str, archives: Path, out: Path, *, shard_bytes: int = SHARD_BYTES):
+    request = replace(request_of(dataset, archives), shard_bytes=shard_bytes)
+    return prepare(request, out, num_threads=2, progress=lambda *told: None)
+
+
+def shards_in(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(root.glob("*.tar"))}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "write"),
+    [("imagenet", made.write_imagenet), ("cifar10", lambda folder: made.write_cifar10(folder, "python"))],
+)
+def test_shards_straight_from_the_archives_are_those_of_the_folder_to_the_bit(tmp_path, dataset, write):
+    archives = write(tmp_path / "archives")
+    folder_done = prepared(dataset, archives, tmp_path / "folder")
+    of_folder = index_dataset(tmp_path / "folder")
+    write_shards(of_folder, tmp_path / "detour", shard_bytes=SHARD_BYTES)
+    done = sharded(dataset, archives, tmp_path / "straight")
+    assert done.num_images == folder_done.num_images
+    assert done.num_units == len(shards_in(tmp_path / "straight")) > 2
+    assert shards_in(tmp_path / "straight") == shards_in(tmp_path / "detour")
+    of_shards = index_dataset(tmp_path / "straight")
+    assert of_shards.fingerprint == of_folder.fingerprint
+    assert of_shards.classes == of_folder.classes
+    assert verify_dataset(tmp_path / "straight").expectation.source == "the archives that it was prepared from"
+    assert verify_dataset(tmp_path / "straight").faults == []
+    assert {path.name for path in (tmp_path / "straight/.dnctl").iterdir()} == {"prepare.lock", "prepared.json"}
+
+
+def test_shards_that_were_interrupted_go_on_with_what_is_missing(imagenet, tmp_path, monkeypatch):
+    look, looked = inspect_encoded, []
+
+    def interrupted(image, **options):
+        looked.append(image)
+        if len(looked) == 9:
+            raise KeyboardInterrupt
+        return look(image, **options)
+
+    monkeypatch.setattr(into_shards, "inspect_encoded", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sharded("imagenet", imagenet, tmp_path / "out")
+    whole = shards_in(tmp_path / "out")
+    assert whole
+    assert not list((tmp_path / "out").glob("*.arrow"))
+    assert not list((tmp_path / "out").rglob("*.part"))
+    with pytest.raises(DataError, match="train is missing"):
+        index_dataset(tmp_path / "out")
+    done = sharded("imagenet", imagenet, tmp_path / "out")
+    assert done.num_units_written == done.num_units - len(whole)
+    assert sharded("imagenet", imagenet, tmp_path / "out").num_units_written == 0
+    assert sharded("imagenet", imagenet, tmp_path / "other").num_units == done.num_units
+    assert shards_in(tmp_path / "out") == shards_in(tmp_path / "other")
+
+
+def test_a_shard_that_was_cut_before_its_set_was_complete_is_written_again(imagenet, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_writer, "write_manifest", fail)
+        with pytest.raises(DataError, match="broken"):
+            sharded("imagenet", imagenet, tmp_path / "out")
+    shard = tmp_path / "out/train-000001.tar"
+    os.truncate(shard, shard.stat().st_size - 1)
+    assert sharded("imagenet", imagenet, tmp_path / "out").num_units_written == 1
+    assert verify_dataset(tmp_path / "out").faults == []
+
+
+def test_a_shard_that_was_cut_since_is_named(imagenet, tmp_path):
+    sharded("imagenet", imagenet, tmp_path / "out")
+    shard = tmp_path / "out/train-000001.tar"
+    os.truncate(shard, 1000)
+    with pytest.raises(DataError, match=r"train-000001.tar isn't as it was written: .* and has 1,000. Remove"):
+        sharded("imagenet", imagenet, tmp_path / "out")
+    shard.unlink()
+    with pytest.raises(DataError, match=r"train-000001.tar isn't as it was written: .* and is missing. Remove"):
+        sharded("imagenet", imagenet, tmp_path / "out")
+    (tmp_path / "out/train.index.arrow").unlink()
+    sharded("imagenet", imagenet, tmp_path / "out")
+    assert verify_dataset(tmp_path / "out").faults == []
+
+
+def test_images_that_cannot_go_into_shards_are_all_named(imagenet, tmp_path):
+    def change(files):
+        inner = unpacked(files["n01440764.tar"])
+        gif = b"GIF89a" + bytes(20)
+        return files | {"n01440764.tar": made.tar_of(inner | dict.fromkeys(list(inner)[:2], gif))}
+
+    rewrite(imagenet / TRAIN, change)
+    with pytest.raises(DataError) as caught:
+        sharded("imagenet", imagenet, tmp_path / "out")
+    assert "2 faults" in str(caught.value)
+    assert "train/n01440764/n01440764_10026.JPEG is" in str(caught.value)
+    assert "dnctl data shard FOLDER OUT --damaged skip" in str(caught.value)
+    assert not list((tmp_path / "out").glob("*.arrow"))
+
+
+def test_a_folder_is_not_gone_on_with_as_shards_nor_the_other_way_round(imagenet, tmp_path):
+    prepared("imagenet", imagenet, tmp_path / "folder")
+    sharded("imagenet", imagenet, tmp_path / "shards")
+    with pytest.raises(DataError, match=r"was prepared as a folder of images and not shards of 0.02 MB. Name another"):
+        sharded("imagenet", imagenet, tmp_path / "folder")
+    with pytest.raises(DataError, match=r"was prepared as shards of 0.02 MB and not shards of 10 MB"):
+        sharded("imagenet", imagenet, tmp_path / "shards", shard_bytes=10**7)
+    assert "as shards of 0.02 MB and not a folder" in refusal("imagenet", imagenet, tmp_path / "shards")
+
+
+def test_a_class_without_validation_images_is_refused(imagenet, tmp_path):
+    def change(files):
+        return {name: data.replace(b"1\n", b"2\n") if "ground" in name else data for name, data in files.items()}
+
+    rewrite(imagenet / DEVKIT, change)
+    assert "says of no validation image that it is of n0" in refusal("imagenet", imagenet, tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small filesystem, which takes root")
+def test_a_disk_that_fills_up_leaves_no_shard_set_and_whole_shards_alone(tmp_path, monkeypatch):
+    archives = made.write_cifar10(tmp_path / "archives", "binary")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
+    try:
+        monkeypatch.setattr(shard_writer, "check_space", lambda root, **needed: None)  # somebody else filled it since
+        with pytest.raises(DataError, match=r"The disk is full: .*\.tar can't be written. Free some space and run the"):
+            sharded("cifar10", archives, disk / "out", shard_bytes=50_000)
+        assert not list((disk / "out").rglob("*.part"))
+        assert not list((disk / "out").glob("*.arrow"))
+        whole = shards_in(disk / "out")
+        subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+        done = sharded("cifar10", archives, disk / "out", shard_bytes=50_000)
+        assert done.num_units_written == done.num_units - len(whole)
+        assert verify_dataset(disk / "out").faults == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_class_folders_that_were_changed_since_are_named_and_written_anew_once_removed(imagenet, tmp_path):
     prepared("imagenet", imagenet, tmp_path / "out")
     (tmp_path / "out/train/n01440764/n01440764_9.JPEG").unlink()
@@ -326,7 +476,7 @@ def test_class_folders_that_were_changed_since_are_named_and_written_anew_once_r
     for image in (tmp_path / "out/train/n01440764").iterdir():
         image.unlink()
     (tmp_path / "out/train/n01440764").rmdir()
-    assert prepared("imagenet", imagenet, tmp_path / "out").num_class_folders_written == 1
+    assert prepared("imagenet", imagenet, tmp_path / "out").num_units_written == 1
     assert (tmp_path / "out/train/n01440764/n01440764_9.JPEG").exists()
 
 
@@ -354,7 +504,9 @@ def test_folders_of_another_data_set_are_left_alone(imagenet, tmp_path):
 
 def test_places_that_cannot_be_written_are_named(imagenet, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "file/out/.dnctl: Not a directory" in refusal("imagenet", imagenet, tmp_path / "file" / "out")
+    assert "file/out/.dnctl can't be written: Not a directory" in refusal(
+        "imagenet", imagenet, tmp_path / "file" / "out"
+    )
 
 
 def test_room_is_looked_for_before_anything_is_written(imagenet, tmp_path, monkeypatch):
@@ -363,7 +515,7 @@ def test_room_is_looked_for_before_anything_is_written(imagenet, tmp_path, monke
     monkeypatch.setattr(os, "statvfs", lambda path: full)
     message = refusal("imagenet", imagenet, tmp_path / "out")
     assert "There isn't room for the data set" in message
-    assert "GB are needed, 0.0 GB are free. Free some, or name a folder on a larger disk." in message
+    assert "MB are needed, 0.1 MB are free. Free some, or name a folder on a larger disk." in message
     no_inodes = os.statvfs_result([*status[:5], 100, 3, 3, *status[8:]])
     monkeypatch.setattr(os, "statvfs", lambda path: no_inodes)
     assert "18 files (inodes) are needed, 3 are free" in refusal("imagenet", imagenet, tmp_path / "out")
@@ -377,7 +529,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_reported_and_what_is_whole_stays(
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", disk], check=True)
     try:
-        monkeypatch.setattr(datasets, "check_space", lambda root, parts: None)  # somebody else filled it since
+        monkeypatch.setattr(datasets, "check_space", lambda root, **needed: None)  # somebody else filled it since
         message = refusal("cifar10", archives, disk / "out")
         assert "The disk is full: " in message
         assert "Free some space and run the same command again" in message
@@ -386,7 +538,7 @@ def test_a_disk_that_fills_up_in_the_middle_is_reported_and_what_is_whole_stays(
         assert not (disk / "out/.dnctl/partial").exists()
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         done = prepared("cifar10", archives, disk / "out")
-        assert done.num_class_folders_written == 20 - len(there)
+        assert done.num_units_written == 20 - len(there)
     finally:
         subprocess.run(["umount", disk], check=True)
 

@@ -1,6 +1,5 @@
-"""The data sets that can be prepared from their official archives, and the way from archives to a folder."""
+"""The data sets that can be prepared from their official archives, and the way to a folder of images or to shards."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,13 @@ from orchestrator.data.prepare.archives import (
     verify_archives,
     with_sums_of,
 )
-from orchestrator.data.prepare.folder import check_space, parts_to_write, write_parts
+from orchestrator.data.prepare.folder import parts_to_write, space_for, write_parts
 from orchestrator.data.prepare.parts import ArchivedDataset
 from orchestrator.data.prepare.record import FOLDER, Record, preparing, read_record, write_record
+from orchestrator.data.prepare.shards import write_parts_as_shards
+from orchestrator.data.shard_writer import complete_shard_set
+from orchestrator.data.sharding import default_threads
+from orchestrator.data.space import cannot_write, check_space
 from orchestrator.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -66,8 +69,9 @@ class Prepared:
 
     num_images: Mapping[str, Mapping[str, int]]
     """Of each class of each split."""
-    num_class_folders: int
-    num_class_folders_written: int
+    num_units: int
+    """Class folders, or shards."""
+    num_units_written: int
     """Those that weren't there before."""
 
 
@@ -81,6 +85,8 @@ class Request:
     """The folder that holds them."""
     sums: Path | None = None
     """A file that md5sum wrote, to hold the archives against in place of the official sums."""
+    shard_bytes: int | None = None
+    """The most that a shard takes; None for a folder in ImageNet layout."""
 
 
 def archives_of(request: Request) -> tuple[Archive, ...]:
@@ -97,31 +103,54 @@ def open_archived(request: Request, archives: Sequence[Archive]) -> ArchivedData
 
 
 def prepare(request: Request, out: Path, *, num_threads: int | None = None, progress: Progress) -> Prepared:
-    """Make a folder in ImageNet layout of a data set's archives, or go on with making it.
+    """Make a folder in ImageNet layout, or shards, of a data set's archives, or go on with making it.
 
-    num_threads: classes written at a time; as many as there are cores, and at most 8, if None.
+    num_threads: classes, or shards, written at a time; as many as there are cores, and at most 8, if None.
     Raises DataError for archives that are missing or wrong, for a folder that is in use, holds something else, or has
     no room, and when the disk is full; UsageError without scipy, where that is needed.
     """
     archives = archives_of(request)
+    num_threads = num_threads or default_threads()
     try:
         _check_out(out)
         with preparing(out):
             record = _begin(request, archives, out, progress)
             archived = open_archived(request, archives)
-            missing = parts_to_write(out, archived.parts)
-            check_space(out, missing)
-            write_parts(
-                out,
-                missing,
-                num_threads=num_threads or min(8, os.cpu_count() or 1),
-                progress=lambda done, total: progress("writing", done, total),
-            )
+            if request.shard_bytes is None:
+                prepared = _write_folder(archived, out, num_threads, progress)
+            else:
+                prepared = _write_shards(archived, out, request.shard_bytes, num_threads, progress)
             write_record(out, record.completed(archived.num_images))
     except OSError as error:
-        raise DataError(f"{out} can't be prepared: {error.filename or out}: {error.strerror or error}.") from error
+        raise cannot_write(out, error) from error
+    return prepared
+
+
+def _write_folder(archived: ArchivedDataset, out: Path, num_threads: int, progress: Progress) -> Prepared:
+    missing = parts_to_write(out, archived.parts)
+    num_bytes, num_files = space_for(missing)
+    check_space(out, num_bytes=num_bytes, num_files=num_files)
+    write_parts(out, missing, num_threads=num_threads, progress=lambda done, total: progress("writing", done, total))
+    return Prepared(num_images=archived.num_images, num_units=len(archived.parts), num_units_written=len(missing))
+
+
+def _write_shards(
+    archived: ArchivedDataset, out: Path, shard_bytes: int, num_threads: int, progress: Progress
+) -> Prepared:
+    there = complete_shard_set(out, list(archived.num_images))
+    if there is not None:
+        num_shards = sum(len(index.shards.names) for index in there if index.shards is not None)
+        return Prepared(num_images=archived.num_images, num_units=num_shards, num_units_written=0)
+    written = write_parts_as_shards(
+        out,
+        archived.parts,
+        shard_bytes=shard_bytes,
+        num_threads=num_threads,
+        listing=lambda done, total: progress("listing", done, total),
+        writing=lambda done, total: progress("writing", done, total),
+    )
     return Prepared(
-        num_images=archived.num_images, num_class_folders=len(archived.parts), num_class_folders_written=len(missing)
+        num_images=archived.num_images, num_units=written.num_shards, num_units_written=written.num_shards_written
     )
 
 
@@ -141,7 +170,7 @@ def _begin(request: Request, archives: Sequence[Archive], out: Path, progress: P
         progress=lambda done, total: progress("checking sums", done, total),
     )
     official = request.sums is None
-    record = Record(dataset=request.dataset, official=official, archives=verified)
+    record = Record(dataset=request.dataset, official=official, archives=verified, shard_bytes=request.shard_bytes)
     if before and (differences := before.differences(record)):
         raise DataError(f"{out} was prepared {', '.join(differences)}. Name another folder.")
     write_record(out, record)

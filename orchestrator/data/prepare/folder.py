@@ -5,7 +5,6 @@ whatever happened, and isn't written again.
 """
 
 import ctypes
-import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,11 +15,11 @@ from threading import Event, Lock
 from orchestrator.data.prepare.archives import BytesDone
 from orchestrator.data.prepare.parts import Part
 from orchestrator.data.prepare.record import FOLDER
+from orchestrator.data.space import cannot_write
 from orchestrator.errors import DataError
 
 _BLOCK_BYTES = 4096  # what a file's last bytes take on most filesystems
 _REPORTED_BYTES = 1 << 22
-_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up"}
 
 
 def parts_to_write(root: Path, parts: Sequence[Part]) -> list[Part]:
@@ -41,29 +40,17 @@ def parts_to_write(root: Path, parts: Sequence[Part]) -> list[Part]:
     return missing
 
 
-def check_space(root: Path, parts: Sequence[Part]) -> None:
-    """Raise DataError unless parts will fit into the filesystem of a folder, by bytes and by number of files."""
+def space_for(parts: Sequence[Part]) -> tuple[int, int]:
+    """The bytes and the files that parts take on a disk."""
     num_files = sum(part.num_images for part in parts)
-    needed = sum(part.num_bytes for part in parts) + num_files * _BLOCK_BYTES
-    status = os.statvfs(root)
-    free = status.f_bavail * status.f_frsize
-    if needed > free:
-        raise DataError(
-            f"There isn't room for the data set in {root}: {_gb(needed)} are needed, {_gb(free)} are free. "
-            "Free some, or name a folder on a larger disk."
-        )
-    if status.f_files and num_files > status.f_favail:  # some filesystems have no fixed number, and say 0
-        raise DataError(
-            f"There isn't room for the data set in {root}: {num_files:,} files (inodes) are needed, "
-            f"{status.f_favail:,} are free. Name a folder on another filesystem."
-        )
+    return sum(part.num_bytes for part in parts) + num_files * _BLOCK_BYTES, num_files
 
 
 def write_parts(root: Path, parts: Sequence[Part], *, num_threads: int, progress: BytesDone) -> None:
     """Write parts, several at a time. What was written of a part that failed is removed again.
 
-    progress: told bytes of all parts. Raises DataError if an archive isn't as it should be or the disk is full, OSError
-    if something else is wrong with the disk.
+    progress: told bytes of all parts. Raises DataError if an archive isn't as it should be, or something is wrong with
+    the disk.
     """
     aside = root / FOLDER / "partial"
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed
@@ -100,20 +87,16 @@ class _Writer:
                 (self._root / part.split).mkdir(exist_ok=True)
                 aside.rename(self._root / part.name)
         except OSError as error:
-            if error.errno in _FULL:
-                full = _FULL[error.errno].capitalize()
-                raise DataError(
-                    f"{full}: {self._root / part.name} can't be written. Free some space and run the same command "
-                    "again; it goes on with what is missing."
-                ) from error
-            raise
+            raise cannot_write(self._root / part.name, error) from error
 
     def _write_images(self, part: Part, folder: Path) -> bool:
         """Whether all images are written: not, when it is stopped."""
         unreported, num_written = 0, 0
-        for name, data in part.read():
+        images = part.open()
+        for position, name in enumerate(images.names):
             if self.stopped.is_set():
                 return False
+            data = images.read(position)
             (folder / name).write_bytes(data)
             num_written += len(data)
             unreported += len(data)
@@ -142,7 +125,3 @@ def _wait_until_on_disk(folder: Path) -> None:
             raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
-
-
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:,.1f} GB"

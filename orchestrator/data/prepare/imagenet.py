@@ -6,15 +6,16 @@ image is of.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from orchestrator.data.folder import printable
 from orchestrator.data.prepare.archives import Archive
 from orchestrator.data.prepare.matlab import load_mat
-from orchestrator.data.prepare.parts import ArchivedDataset, Part
-from orchestrator.data.prepare.tars import Member, read_at, read_members, tar_members
+from orchestrator.data.prepare.parts import ArchivedDataset, Images, Part
+from orchestrator.data.prepare.tars import Archived, Member, read_members, tar_members
 from orchestrator.errors import DataError
 
 ORIGIN = "https://image-net.org/download-images"
@@ -40,7 +41,8 @@ class Devkit:
 def archived_imagenet(folder: Path) -> ArchivedDataset:
     """The parts of ImageNet in a folder that holds its three archives. Raises DataError if they don't fit together."""
     devkit = read_devkit(folder / DEVKIT.name)
-    return ArchivedDataset(parts=(*_train_parts(folder / TRAIN.name, devkit), *_val_parts(folder / VAL.name, devkit)))
+    train, val = Archived(folder / TRAIN.name), Archived(folder / VAL.name)
+    return ArchivedDataset(parts=(*_train_parts(train, devkit), *_val_parts(val, devkit)))
 
 
 def read_devkit(archive: Path) -> Devkit:
@@ -58,13 +60,15 @@ def read_devkit(archive: Path) -> Devkit:
         raise DataError(f"{archive} doesn't hold what ImageNet's development kit holds: {error!r}.") from error
     if bad := [name for name, _ in classes.values() if not re.fullmatch(r"n\d{8}", name)]:
         raise DataError(f"{archive} names classes that are no synsets of WordNet: {printable(bad[0])}.")
+    if lacking := sorted({name for name, _ in classes.values()} - set(val_classes)):
+        raise DataError(f"{archive} says of no validation image that it is of {lacking[0]}.")
     return Devkit(num_train_images=dict(sorted(classes.values())), val_classes=val_classes)
 
 
-def _train_parts(archive: Path, devkit: Devkit) -> Iterator[Part]:
-    tars = {member.name: member for member in tar_members(archive)}
+def _train_parts(archive: Archived, devkit: Devkit) -> Iterator[Part]:
+    tars = {member.name: member for member in tar_members(archive.path)}
     wanted = {f"{class_name}.tar" for class_name in devkit.num_train_images}
-    _check_names(archive, set(tars), wanted)
+    _check_names(archive.path, set(tars), wanted)
     for class_name, num_images in devkit.num_train_images.items():
         inner = tars[f"{class_name}.tar"]
         yield Part(
@@ -72,31 +76,29 @@ def _train_parts(archive: Path, devkit: Devkit) -> Iterator[Part]:
             class_name=class_name,
             num_images=num_images,
             num_bytes=inner.num_bytes,
-            read=_class_reader(archive, inner, class_name, num_images),
+            open=_class_opener(archive, inner, class_name, num_images),
         )
 
 
-def _class_reader(
-    archive: Path, inner: Member, class_name: str, num_images: int
-) -> Callable[[], Iterator[tuple[str, bytes]]]:
-    def read() -> Iterator[tuple[str, bytes]]:
-        members = sorted(tar_members(archive, within=inner), key=lambda member: member.name)
+def _class_opener(archive: Archived, inner: Member, class_name: str, num_images: int) -> Callable[[], Images]:
+    def opened() -> Images:
+        members = sorted(tar_members(archive.path, within=inner), key=lambda member: member.name)
         if bad := [m.name for m in members if not re.fullmatch(rf"{class_name}_\d+\.JPEG", m.name)]:
             raise DataError(
-                f"{archive}, in its {inner.name}, holds {printable(bad[0])}, which is no image of the class."
+                f"{archive.path}, in its {inner.name}, holds {printable(bad[0])}, which is no image of the class."
             )
         if len(members) != num_images:
             counts = f"{len(members)} images, where the development kit says {num_images}"
-            raise DataError(f"{archive}, in its {inner.name}, holds {counts}.")
-        yield from zip((member.name for member in members), read_at(archive, members), strict=True)
+            raise DataError(f"{archive.path}, in its {inner.name}, holds {counts}.")
+        return archive.images(members)
 
-    return read
+    return opened
 
 
-def _val_parts(archive: Path, devkit: Devkit) -> Iterator[Part]:
-    members = {member.name: member for member in tar_members(archive)}
+def _val_parts(archive: Archived, devkit: Devkit) -> Iterator[Part]:
+    members = {member.name: member for member in tar_members(archive.path)}
     names = [f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, len(devkit.val_classes) + 1)]
-    _check_names(archive, set(members), set(names))
+    _check_names(archive.path, set(members), set(names))
     by_class: dict[str, list[Member]] = defaultdict(list)
     for name, class_name in zip(names, devkit.val_classes, strict=True):
         by_class[class_name].append(members[name])
@@ -107,12 +109,8 @@ def _val_parts(archive: Path, devkit: Devkit) -> Iterator[Part]:
             class_name=class_name,
             num_images=len(of_class),
             num_bytes=sum(member.num_bytes for member in of_class),
-            read=_members_reader(archive, of_class),
+            open=partial(archive.images, of_class),
         )
-
-
-def _members_reader(archive: Path, members: Sequence[Member]) -> Callable[[], Iterator[tuple[str, bytes]]]:
-    return lambda: zip((member.name for member in members), read_at(archive, members), strict=True)
 
 
 def _check_names(archive: Path, found: set[str], wanted: set[str]) -> None:

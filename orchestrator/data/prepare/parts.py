@@ -1,24 +1,25 @@
 """The seam between archives and what is made of them: a data set as parts, each part one class of one split.
 
-Readers of archives (imagenet.py, cifar.py, svhn.py) make the parts; a writer (folder.py) consumes them. A part is read
-independently of the others, so a writer may take several at a time, and take up where it was interrupted. Parts, and
-the images of a part, come in the order in which a manifest lists them.
+Readers of archives (imagenet.py, cifar.py, svhn.py) make the parts; writers (folder.py, shards.py) consume them. A part
+is opened independently of the others, and its images are read in any order and from any thread, so a writer may take
+several at a time, and take up where it was interrupted. Parts, and the images of a part, come in the order in which a
+manifest lists them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
-    """An image on its way from an archive into a data set."""
+class Images:
+    """The images of a part, by their positions in the order of their names."""
 
-    split: str
-    class_name: str
-    name: str
-    """Of the file, unique in its class."""
-    data: bytes
-    """The encoded image."""
+    names: Sequence[str]
+    """Of the files, unique in their class."""
+    num_bytes: Sequence[int]
+    """Of each file."""
+    read: Callable[[int], bytes]
+    """Gives the content of the file at a position; may be called from any thread. Raises DataError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +31,13 @@ class Part:
     num_images: int
     num_bytes: int
     """Of all its images together; no less than it is, and a few in a hundred more at most."""
-    read: Callable[[], Iterator[tuple[str, bytes]]]
-    """Gives the name and the content of each image, in the order of the names. Raises DataError, or OSError."""
+    open: Callable[[], Images]
+    """Looks up the images in the archive. Raises DataError if they aren't as they should be."""
 
     @property
     def name(self) -> str:
         """SPLIT/CLASS."""
         return f"{self.split}/{self.class_name}"
-
-    def samples(self) -> Iterator[Sample]:
-        """The images, in the order of their names. Raises what `read` raises."""
-        for name, data in self.read():
-            yield Sample(split=self.split, class_name=self.class_name, name=name, data=data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +46,6 @@ class ArchivedDataset:
 
     parts: tuple[Part, ...]
     """All of its splits, each with its classes in the order of their names."""
-
-    def samples(self, split: str) -> Iterator[Sample]:
-        """The images of a split in the order of its manifest. Raises what reading a part raises."""
-        for part in self.parts:
-            if part.split == split:
-                yield from part.samples()
 
     @property
     def num_images(self) -> dict[str, dict[str, int]]:

@@ -1,13 +1,13 @@
 """Data sets that come as arrays of pixels, and the files that they become."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.data.prepare.parts import Part
-from orchestrator.data.prepare.png import stored_png
+from orchestrator.data.prepare.parts import Images, Part
+from orchestrator.data.prepare.png import stored_png, stored_png_bytes
 from orchestrator.errors import DataError
 
 _MAX_FILE_BYTES = 4096  # of a 32x32 image: 3172, and filesystems give whole blocks
@@ -59,14 +59,19 @@ def _part(split: str, class_name: str, chosen: Sequence[tuple[Block, npt.NDArray
         class_name=class_name,
         num_images=num_images,
         num_bytes=num_images * _MAX_FILE_BYTES,
-        read=_reader(chosen),
+        open=lambda: _images(chosen),
     )
 
 
-def _reader(chosen: Sequence[tuple[Block, npt.NDArray[np.int64]]]) -> Callable[[], Iterator[tuple[str, bytes]]]:
-    def read() -> Iterator[tuple[str, bytes]]:
-        for block, positions in chosen:
-            for position in positions:
-                yield f"{block.prefix}{position:06d}.png", stored_png(block.pixels[position])
+def _images(chosen: Sequence[tuple[Block, npt.NDArray[np.int64]]]) -> Images:
+    places = [(block, position) for block, positions in chosen for position in positions.tolist()]
 
-    return read
+    def read(number: int) -> bytes:
+        block, position = places[number]
+        return stored_png(block.pixels[position])
+
+    return Images(
+        names=[f"{block.prefix}{position:06d}.png" for block, position in places],
+        num_bytes=[stored_png_bytes(*block.pixels.shape[1:3]) for block, _ in places],
+        read=read,
+    )

@@ -15,6 +15,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ZLIB_HEADER = b"\x78\x01"
 _LAST_STORED_BLOCK = b"\x01"
 _MAX_STORED_BYTES = 0xFFFF
+_FRAME_BYTES = 68  # all but the rows: signature, three chunks and their 13 bytes of header, and the stream's ends
 _8_BIT_RGB = (8, 2, 0, 0, 0)  # bit depth, colour type, and the only compression, filters and no interlace
 
 
@@ -30,6 +31,11 @@ def stored_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     stream = _ZLIB_HEADER + _LAST_STORED_BLOCK + length + raw + struct.pack(">I", zlib.adler32(raw))
     header = struct.pack(">II5B", width, height, *_8_BIT_RGB)
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", stream) + _chunk(b"IEND", b"")
+
+
+def stored_png_bytes(height: int, width: int) -> int:
+    """The size of such a file."""
+    return _FRAME_BYTES + height * (1 + 3 * width)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -34,6 +34,8 @@ class Record:
     """Whether the archives were held against the official sums."""
     archives: Mapping[str, Verified]
     """By their names."""
+    shard_bytes: int | None = None
+    """The most that a shard takes; None for a folder in ImageNet layout."""
     num_images: Mapping[str, Mapping[str, int]] | None = None
     """Of each class of each split, once it is all there."""
 
@@ -41,7 +43,10 @@ class Record:
         """What makes the two different data sets, in words: "as cifar100 and not cifar10"."""
         pairs = [(f"as {self.dataset}", other.dataset)]
         if self.dataset == other.dataset:
-            pairs = [(f"from {_sums(self.archives)}", _sums(other.archives))]
+            pairs = [
+                (f"from {_sums(self.archives)}", _sums(other.archives)),
+                (f"as {_layout(self.shard_bytes)}", _layout(other.shard_bytes)),
+            ]
         return [f"{ours} and not {theirs}" for ours, theirs in pairs if not ours.endswith(f" {theirs}")]
 
     def completed(self, num_images: Mapping[str, Mapping[str, int]]) -> Self:
@@ -97,6 +102,10 @@ def preparing(root: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _layout(shard_bytes: int | None) -> str:
+    return "a folder of images" if shard_bytes is None else f"shards of {shard_bytes / 1e6:g} MB"
 
 
 def _sums(archives: Mapping[str, Verified]) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from orchestrator.data.folder import printable
+from orchestrator.data.prepare.parts import Images
+from orchestrator.data.storage import OpenFile
 from orchestrator.errors import DataError
 
 
@@ -62,14 +64,28 @@ def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
     return contents
 
 
-def read_at(archive: Path, members: Sequence[Member]) -> Iterator[bytes]:
-    """The contents of members, in the order given. Raises DataError if the archive has become shorter."""
-    with _explained(str(archive)), archive.open("rb") as file:
-        for member in members:
-            content = os.pread(file.fileno(), member.num_bytes, member.offset)
-            if len(content) != member.num_bytes:
-                raise DataError(f"{archive} is cut short: it ends in the middle of {member.name}.")
-            yield content
+class Archived:
+    """An uncompressed archive whose members are read where they lie, from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _explained(str(path)):
+            self._file = OpenFile(path)
+
+    def images(self, members: Sequence[Member]) -> Images:
+        """Members as the images of a part."""
+        return Images(
+            names=[member.name for member in members],
+            num_bytes=[member.num_bytes for member in members],
+            read=lambda position: self._read(members[position]),
+        )
+
+    def _read(self, member: Member) -> bytes:
+        with _explained(str(self.path)):
+            content = os.pread(self._file.descriptor, member.num_bytes, member.offset)
+        if len(content) != member.num_bytes:
+            raise DataError(f"{self.path} is cut short: it ends in the middle of {member.name}.")
+        return content
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
