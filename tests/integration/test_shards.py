@@ -155,7 +155,7 @@ def test_shards_are_not_written_twice_nor_over_others(folder, tmp_path):
 def test_a_disk_that_is_too_small_is_noticed_first(folder, tmp_path, monkeypatch):
     status = os.statvfs(tmp_path)
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*status[:3], 20, 2, *status[5:]]))
-    with pytest.raises(DataError, match=r"0.1 MB are needed, 0.0 MB are free"):
+    with pytest.raises(DataError, match=r"0.2 MB are needed, 0.0 MB are free"):
         write_shards(folder, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".dnctl"]
 
