@@ -130,7 +130,7 @@ def object_store(shards: Path) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.1)
-        for path in shards.iterdir():
+        for path in (*shards.glob("*.tar"), *shards.glob("*.arrow")):
             with store.open_output_stream(f"benchmark/{path.name}") as stream:
                 stream.write(path.read_bytes())
         yield "s3://benchmark"

@@ -75,7 +75,7 @@ def server(_server, shards, monkeypatch):
 
 
 def upload(server: S3Server, root: Path, prefix: str) -> None:
-    for path in root.iterdir():
+    for path in (*root.glob("*.tar"), *root.glob("*.arrow")):
         with server.filesystem.open_output_stream(f"{prefix}/{path.name}") as stream:
             stream.write(path.read_bytes())
 
