@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
+from tests import odd_jpegs
 from tests.photographs import photograph
 
 WIDTH, HEIGHT = 61, 47
@@ -46,7 +47,7 @@ def jpegs() -> dict[str, bytes]:
     bad_exif = b"Exif\0\0II*\0" + struct.pack("<I", 2**31 - 1)
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(bad_exif)) + bad_exif
     made["unreadable exif"] = whole[:2] + segment + whole[2:]
-    return made
+    return made | odd_jpegs.unusual(encoded, photograph(0, 64, 64), image, photograph(1, 500, 375))
 
 
 def pngs() -> dict[str, bytes]:
@@ -68,7 +69,18 @@ def pngs() -> dict[str, bytes]:
     made["png, linear"] = png(8, 2, rows, gAMA=struct.pack(">I", 100_000))
     made["png, one colour transparent"] = png(8, 2, rows, tRNS=b"\0\1\0\2\0\3")
     made["png, turned"] = png(8, 2, rows, eXIf=b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")
-    made["png, interlaced"] = interlaced_png(np.asarray(image))
+    made["png, interlaced"] = interlaced_png(np.asarray(image), 2)
+    made["png, interlaced grey with alpha"] = interlaced_png(np.dstack([grey, grey[::-1]]), 4)
+    made["png, grey with a gamma"] = png(8, 0, [row.tobytes() for row in grey], gAMA=struct.pack(">I", 22_222))
+    made["png RGBA with a gamma and a background"] = png(
+        8,
+        6,
+        [row.tobytes() for row in np.asarray(with_alpha())],
+        gAMA=struct.pack(">I", 22_222),
+        bKGD=struct.pack(">3H", 1, 2, 3),
+    )
+    made["png, a palette that is too short"] = png(8, 3, [row.tobytes() for row in grey], PLTE=bytes(range(48)))
+    made["png, trailing bytes"] = made["png RGB"] + bytes(100)
     return made
 
 
@@ -77,6 +89,8 @@ def webps() -> dict[str, bytes]:
     exif = Image.Exif()
     exif[0x112] = 6
     return {
+        "webp of a palette": encoded(image.convert("P"), "WEBP"),
+        "webp of 500x375": encoded(photograph(1, 500, 375), "WEBP", quality=90),
         "webp lossy": encoded(with_alpha(), "WEBP", quality=80),
         "webp lossless": encoded(with_alpha(), "WEBP", lossless=True),
         "webp lossless, exact": encoded(with_alpha(), "WEBP", lossless=True, exact=True),
@@ -97,7 +111,25 @@ def bmps() -> dict[str, bytes]:
     made["bmp, 256 colours"] = bmp(8, grey[::-1], palette=colours)
     runs = b"".join(b"".join(bytes([1, value]) for value in row) + b"\0\0" for row in grey[::-1].tolist()) + b"\0\1"
     made["bmp, run lengths"] = bmp(8, runs, palette=colours, compression=1)
+    made["bmp of 4 bits"] = bmp(4, rows_of_4_bits(grey), palette=colours[:16])
+    made["bmp of 8 bits, from the top"] = bmp(8, grey, height=-HEIGHT, palette=colours)
+    masks = {"bmp of masks": (0xFF0000, 0xFF00, 0xFF), "bmp of masks, red first": (0xFF, 0xFF00, 0xFF0000)}
+    bgra = np.dstack([bgr, grey])[::-1]
+    # PIL knows the second one with a mask for alpha alone, which is in a longer header.
+    made |= {name: bmp(32, bgra, masks=(*mask, 0xFF000000), header_size=108) for name, mask in masks.items()}
+    made["bmp of OS 2"] = os2_bmp(bgr[::-1])
     return made
+
+
+def rows_of_4_bits(grey: np.ndarray) -> bytes:
+    packed_rows = [packed(row >> 4, 4) for row in grey[::-1]]
+    return b"".join(row + bytes(-len(row) % 4) for row in packed_rows)
+
+
+def os2_bmp(rows: np.ndarray) -> bytes:
+    content = b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in rows)
+    header = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 24)
+    return b"BM" + struct.pack("<IHHI", 26 + len(content), 0, 0, 26) + header + content
 
 
 def refused() -> dict[str, tuple[bytes, str]]:
@@ -113,7 +145,23 @@ def refused() -> dict[str, tuple[bytes, str]]:
         made[f"bmp of {name}"] = (data, "is a BMP image with 16 bits a pixel")
     plain = without_adobe(encoded(image.convert("CMYK"), "JPEG"))
     made["CMYK without Adobe"] = (plain, "is a JPEG image in CMYK without Adobe's marker")
-    return made
+    whole = encoded(image, "PNG")
+    sum_of_pixels = len(whole) - 13  # the last byte before the chunk that ends a PNG
+    flipped = whole[:sum_of_pixels] + bytes([whole[sum_of_pixels] ^ 1]) + whole[sum_of_pixels + 1 :]
+    made["png, a wrong sum"] = (flipped, "is damaged: broken PNG file")
+    made["png without an end"] = (whole[:-12], "is damaged: truncated PNG file")
+    runs = b"".join(bytes([2, value >> 4 << 4 | value >> 4]) for value in range(31)) + b"\0\0"
+    colours = np.zeros((16, 4), np.uint8)
+    made["bmp, runs of 4 bits"] = (
+        bmp(4, runs * HEIGHT + b"\0\1", palette=colours, compression=2),
+        "is a BMP image of runs of 4 bits",
+    )
+    pixels = np.dstack([np.asarray(image), np.zeros((HEIGHT, WIDTH), np.uint8)])
+    made["bmp, colours in front"] = (
+        bmp(32, pixels, masks=(0xFF000000, 0xFF0000, 0xFF00)),
+        "is a BMP image with its colours in another order",
+    )
+    return made | odd_jpegs.read_differently(encoded, image)
 
 
 def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
@@ -158,10 +206,10 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def interlaced_png(pixels: np.ndarray) -> bytes:
+def interlaced_png(pixels: np.ndarray, colour_type: int) -> bytes:
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
     rows = [row.tobytes() for x, y, dx, dy in passes for row in pixels[y::dy, x::dx]]
-    return png(8, 2, rows, interlaced=True)
+    return png(8, colour_type, rows, interlaced=True)
 
 
 def bmp(
@@ -172,13 +220,17 @@ def bmp(
     palette: np.ndarray | None = None,
     masks: tuple[int, ...] = (),
     compression: int = 0,
+    header_size: int = 40,
 ) -> bytes:
     """rows: [height, width, …] of bytes, or the content as it is in the file."""
     if not isinstance(rows, bytes):
         rows = b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in rows)
-    table = struct.pack(f"<{len(masks)}I", *masks) + (b"" if palette is None else palette.tobytes())
+    table = struct.pack(f"<{len(masks)}I", *masks).ljust(header_size - 40, b"\0")  # a longer header has room for them
+    table += b"" if palette is None else palette.tobytes()
     compression = 3 if masks else compression
     start = 14 + 40 + len(table)
     colours = 0 if palette is None else len(palette)
-    header = struct.pack("<IiiHHIIiiII", 40, WIDTH, height, 1, depth, compression, len(rows), 2835, 2835, colours, 0)
+    header = struct.pack(
+        "<IiiHHIIiiII", header_size, WIDTH, height, 1, depth, compression, len(rows), 2835, 2835, colours, 0
+    )
     return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + table + rows

@@ -7,6 +7,7 @@ same pixels are accepted; what a file is called doesn't matter, what it holds do
 import hashlib
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,14 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
+from orchestrator.data.jpeg import jpeg_read_differently
+
 _JPEG_END = b"\xff\xd9"
 _PNG_BIT_DEPTH_OFFSET = 24  # in the header chunk, which the format puts first
-_OS2_HEADER_SIZE = (12).to_bytes(4, "little")
-_HEAD_BYTES = 32
+_OS2_HEADER_SIZE = 12
+_HEAD_BYTES = 66  # as far as the colour masks of a BMP
+_BMP_RUNS_OF_4_BITS, _BMP_MASKS = 2, 3
+_BMP_READ_MASKS = {(0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000)}
 
 ACCEPTED_MODES = {
     "JPEG": {"L", "RGB", "CMYK"},
@@ -66,16 +71,17 @@ def inspect_encoded(encoded: bytes, *, full_decode: bool) -> ImageHeader:
 
 
 def _inspected(file: BinaryIO, num_bytes: int, full_decode: bool) -> ImageHeader:
-    head = _head(file)
     ends_as_jpeg = _ends_as_jpeg(file, num_bytes)
     image = Image.open(file)
     found = image.format or "unknown"
     if found not in ACCEPTED_MODES:
         raise BadImageError(f"is a {found} image; the loaders agree on JPEG, PNG, WebP and BMP alone")
-    if kind := _read_differently(image, head):
+    if kind := _read_differently(image, file):
         raise BadImageError(f"is a {found} image {kind}, which the loaders don't read alike")
     if full_decode or not (found in ("JPEG", "MPO") and ends_as_jpeg):
         image.load()
+    if found == "PNG":
+        _check_sums(file)
     sha256 = _sha256(file) if full_decode else b""
     return ImageHeader(width=image.width, height=image.height, num_bytes=num_bytes, sha256=sha256)
 
@@ -154,27 +160,49 @@ def _sha256(file: BinaryIO) -> bytes:
 
 def _head(file: BinaryIO) -> bytes:
     """The file's first bytes. Leaves it at its start."""
+    file.seek(0)
     head = file.read(_HEAD_BYTES)
     file.seek(0)
     return head
 
 
-def _read_differently(image: Image.Image, head: bytes) -> str:
+def _read_differently(image: Image.Image, file: BinaryIO) -> str:
     """Which kind of an accepted format the loaders don't read alike an image is, "" if it is none.
 
     PIL's mode of a PNG or BMP is what it becomes, so the depth is looked up in the file. PIL inverts CMYK if Adobe's
-    marker is there, DALI always.
+    marker is there, DALI always. Leaves the file at its start.
     """
-    bmp_depth_offset = 24 if head[14:18] == _OS2_HEADER_SIZE else 28
+    head = _head(file)
     if head.startswith(b"\x89PNG") and head[_PNG_BIT_DEPTH_OFFSET] == 16:
         return "with 16 bits a channel"
-    if head.startswith(b"BM") and int.from_bytes(head[bmp_depth_offset : bmp_depth_offset + 2], "little") == 16:
-        return "with 16 bits a pixel"
     if image.mode not in ACCEPTED_MODES[image.format or ""]:
         return f"with PIL mode {image.mode}"
-    if image.mode == "CMYK" and "adobe" not in image.info:
+    if image.mode == "CMYK" and "adobe_transform" not in image.info:
         return "in CMYK without Adobe's marker"
+    if head.startswith(b"BM"):
+        return _bmp_read_differently(head)
+    return jpeg_read_differently(file) if head.startswith(b"\xff\xd8") else ""
+
+
+def _bmp_read_differently(head: bytes) -> str:
+    header_size = int.from_bytes(head[14:18], "little")
+    if header_size == _OS2_HEADER_SIZE:
+        depth, compression = int.from_bytes(head[24:26], "little"), 0
+    else:
+        depth, compression = struct.unpack_from("<HI", head, 28)
+    if depth == 16:
+        return "with 16 bits a pixel"
+    if compression == _BMP_RUNS_OF_4_BITS:
+        return "of runs of 4 bits"
+    if compression == _BMP_MASKS and struct.unpack_from("<3I", head, 54) not in _BMP_READ_MASKS:
+        return "with its colours in another order"
     return ""
+
+
+def _check_sums(file: BinaryIO) -> None:
+    """Raise SyntaxError unless a PNG's chunks are whole, as its last one is: PIL shows such files, DALI fails."""
+    file.seek(0)
+    Image.open(file).verify()
 
 
 def _ends_as_jpeg(file: BinaryIO, num_bytes: int) -> bool:
