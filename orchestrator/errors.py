@@ -9,6 +9,7 @@
     ├── NotFoundError          3  no such run, checkpoint or cluster
     ├── ClusterError           4  the cluster can't be reached
     │   ├── RefusedError       4  the cluster doesn't take this caller's token
+    │   ├── MetadataError      4  a cloud's metadata server doesn't answer as it should
     │   └── RunLostError       4  the run's writer is gone
     ├── DivergedError          5  the loss stopped being finite
     ├── RunStoppedError        6  the run was stopped on request
@@ -67,6 +68,10 @@ class ClusterError(DnctlError):
 
 class RefusedError(ClusterError):
     """The cluster is there, but doesn't take this caller's token."""
+
+
+class MetadataError(ClusterError):
+    """A cloud's metadata server doesn't answer, or not as it should."""
 
 
 class RunLostError(ClusterError):

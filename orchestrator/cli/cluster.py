@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.launch import ClusterOption
 from orchestrator.cli.output import JsonOption, console, print_json, stderr
 
 if TYPE_CHECKING:
@@ -141,3 +142,40 @@ def down(cluster: ClusterArgument = None, yes: YesOption = False) -> None:
         return
     local_cluster.stop(running)
     console().print("The cluster of this machine is down.")
+
+
+@app.command()
+def drain(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Its host name, address, or Ray's id of it.")],
+    deadline: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help="When it goes whatever is still there; otherwise it goes when its work has left.",
+        ),
+    ] = None,
+    cluster: ClusterOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Send a node away: runs on it save after their next step and go on elsewhere, or with fewer workers."""
+    from orchestrator.engine.clusters import named_cluster, running_local_cluster
+    from orchestrator.engine.departure import send_away
+    from orchestrator.errors import ClusterError, UsageError
+
+    target = named_cluster(cluster) or running_local_cluster()
+    if target is None:
+        raise ClusterError("no cluster is up on this machine; name another with --cluster")
+    if target.slurm_script is not None:
+        raise UsageError(f"nodes of {target.name} are Slurm's: `scontrol update NodeName={node} State=DRAIN Reason=…`")
+    with stderr().status("telling Ray"):
+        nodes = send_away(target, node, deadline_s=deadline)
+    if json_output:
+        print_json({"nodes": [asdict(node) for node in nodes], "deadline_s": deadline})
+        return
+    when = "when its work has left" if deadline is None else f"in {deadline:g} s at the latest"
+    console().print(
+        f"{nodes[0]} takes no more work and goes {when}. Runs on it save a checkpoint after their next step.",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -22,6 +22,7 @@ from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, failure, read_ending
 from orchestrator.run.lease import LeaseKeeper, living_holder
+from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import read_progress
 from orchestrator.run.state import State, write_state
 
@@ -176,6 +177,8 @@ class _StateRecorder:
             if self._run.stop_request.exists():
                 reason = self._run.stop_reason() or "a stop was asked for"
                 self.write(State.STOPPING, f"saving a checkpoint: {reason}")
+            elif (pause := read_pause_request(attempt.pause_request)) is not None:
+                self.write(State.RUNNING, f"{pause.reason}; saving a checkpoint")
             else:
                 self.write(State.RUNNING, progress.activity)
 

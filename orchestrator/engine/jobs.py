@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 import orchestrator
@@ -19,6 +20,8 @@ from orchestrator.engine.jobreport import JobReport
 from orchestrator.engine.slurm import SlurmJobs
 from orchestrator.errors import ClusterError
 from orchestrator.run.directory import RunDirectory
+
+CALL_TIMEOUT_S = 90.0
 
 
 class Jobs(Protocol):
@@ -62,14 +65,32 @@ class RayJobs:
 
     def submit(self, run: RunDirectory, job_id: str) -> None:
         """Submit the driver of a run as a job of that id, which must be new to the cluster."""
-        python = sys.executable if self._cluster.is_local else "python"
         with self._translated():
             self._client.submit_job(
-                entrypoint=shlex.join([python, "-m", "orchestrator.engine.driver", str(run.path)]),
+                entrypoint=self._module("orchestrator.engine.driver", str(run.path)),
                 submission_id=job_id,
                 runtime_env=self._runtime_env(),
                 metadata={"dnctl_run": run.name},
             )
+
+    def call(self, module: str, *arguments: str) -> None:
+        """Run a module on the cluster, to its end. Raises ClusterError with its last words if it fails."""
+        with self._translated():
+            job_id = self._client.submit_job(
+                entrypoint=self._module(module, *arguments), runtime_env=self._runtime_env()
+            )
+            deadline = monotonic() + CALL_TIMEOUT_S
+            while not (status := self._client.get_job_status(job_id)).is_terminal():
+                if monotonic() > deadline:
+                    raise ClusterError(f"the cluster hasn't run job {job_id} in {CALL_TIMEOUT_S:.0f} s: {module}")
+                sleep(0.2)
+            if status != "SUCCEEDED":
+                log = self._client.get_job_logs(job_id).strip() or self._client.get_job_info(job_id).message
+                raise ClusterError(str(log).splitlines()[-1])
+
+    def _module(self, module: str, *arguments: str) -> str:
+        python = sys.executable if self._cluster.is_local else "python"
+        return shlex.join([python, "-m", module, *arguments])
 
     def _runtime_env(self) -> dict[str, Any]:
         """On this machine the nodes have this very code; elsewhere it is shipped with the job."""

@@ -1,7 +1,7 @@
 """What Ray knows of its nodes: what they have, what is free, and which are about to go away.
 
-Ray has no public call for the nodes that are being drained, nor for what is free on each node. Both are read here and
-nowhere else, in the way that Ray Train itself does.
+Ray has no public call for the nodes that are being drained, nor for what is free on each node, nor for the count that
+Ray Train places workers by. They are read here and nowhere else, in the way that Ray Train itself does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,18 @@ from typing import Any
 
 import ray
 from ray._private.state import state as gcs
+from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util import placement_group_table
 
+from orchestrator.engine import draining
+from orchestrator.errors import ClusterError
 from orchestrator.plan.cluster import ClusterShape, NodeShape
+from orchestrator.run.pause import Departure
 
 MANY_NODES = 1024
 """Of one kind, where the autoscaler has no limit."""
+COUNT_TIMEOUT_S = 60.0
 
 
 def cluster_shape() -> ClusterShape:
@@ -54,6 +60,25 @@ def draining_nodes() -> Mapping[str, float | None]:
     return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in deadlines_ms.items()}
 
 
+def departures() -> Mapping[str, Departure]:
+    """The nodes that will go away, by id, with what is known of how."""
+    leaving = draining_nodes()
+    if not leaving:
+        return {}
+    gcs_address = ray.get_runtime_context().gcs_address
+    return {
+        node["NodeID"]: Departure(
+            node=node["NodeID"],
+            host=node["NodeManagerHostname"],
+            address=node["NodeManagerAddress"],
+            deadline=leaving[node["NodeID"]],
+            cause=draining.cause_of(gcs_address, node["NodeID"]),
+        )
+        for node in ray.nodes()
+        if node["NodeID"] in leaving
+    }
+
+
 def free_resources() -> Mapping[str, Mapping[str, float]]:
     """By node that stays: what is free there."""
     leaving = draining_nodes()
@@ -61,11 +86,34 @@ def free_resources() -> Mapping[str, Mapping[str, float]]:
     return {node: resources for node, resources in free.items() if node not in leaving}
 
 
+def count_anew() -> None:
+    """Let Ray Train's count of nodes be that of this moment. Raises ClusterError.
+
+    By itself it counts every 20 s, and would start too few workers just after a node came. It counts in an actor on the
+    node of the first who asks, and can't do without: asked from the driver, that is the head and no node that may go.
+    """
+    coordinator = get_or_create_autoscaling_coordinator()
+    try:
+        ray.get(coordinator.get_reserved_resources.remote("", recompute=True), timeout=COUNT_TIMEOUT_S)
+    except (GetTimeoutError, RayActorError) as error:
+        raise ClusterError(f"Ray doesn't count its nodes: {error}; is its head overloaded?") from error
+
+
 def has_placed_workers() -> bool:
     """Whether Ray has found places for a worker group of this process's job; the id of a placement group ends in it."""
     job_id = ray.get_runtime_context().get_job_id()
     groups = placement_group_table()
     return any(name.endswith(job_id) and group["state"] == "CREATED" for name, group in groups.items())
+
+
+def has_other_work_here() -> bool:
+    """Whether another job than this process's has workers placed on this process's node."""
+    context = ray.get_runtime_context()
+    job_id, node = context.get_job_id(), context.get_node_id()
+    return any(
+        not name.endswith(job_id) and group["state"] == "CREATED" and node in group["bundles_to_node_id"].values()
+        for name, group in placement_group_table().items()
+    )
 
 
 def room_for(worker: Mapping[str, float], free: Mapping[str, Mapping[str, float]]) -> int:

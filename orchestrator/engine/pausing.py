@@ -13,8 +13,8 @@ from time import time
 from orchestrator.engine import nodes
 from orchestrator.errors import DnctlError
 from orchestrator.plan.plan import Placement
-from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.pause import Departure, PauseRequest, announcement, ask_to_pause
 from orchestrator.run.spent import read_worker_nodes
 
 _log = logging.getLogger(__name__)
@@ -22,28 +22,40 @@ _log = logging.getLogger(__name__)
 POLL_INTERVAL_S = 1.0
 LOOKS_BEFORE_GROWING = 3
 """In a row that must have seen room: a node that comes up brings its resources in parts."""
+IN_VAIN_S = 60.0
+"""To wait for longer after a pause that made the workers no more, as when others took the room; doubles each time."""
 
 
-def reason_to_leave(worker_nodes: Sequence[str], leaving: Mapping[str, float | None], *, now: float) -> str | None:
-    """Why the workers on these nodes must pause at once; None if all of their nodes stay."""
-    affected = sorted(set(worker_nodes) & leaving.keys())
-    if not affected:
-        return None
-    known = [deadline for node in affected if (deadline := leaving[node]) is not None]
-    when = f" in {max(min(known) - now, 0):.0f} s" if known else ""
-    what = f"node {affected[0][:12]} goes" if len(affected) == 1 else f"{len(affected)} nodes go"
-    return f"preemption announced: {what} away{when}"
+def departures_of(worker_nodes: Sequence[str], leaving: Mapping[str, Departure]) -> tuple[Departure, ...]:
+    """Of the nodes that go away those that workers are on; if there are any, the workers must pause at once."""
+    return tuple(leaving[node] for node in sorted(set(worker_nodes) & leaving.keys()))
 
 
-def reason_to_grow(world_size: int, placement: Placement, *, free: int, since_s: float) -> str | None:
-    """Why the workers should pause to become more; None if they needn't.
+class Growing:
+    """Decides when workers should pause to become more. One that came to nothing makes it wait, longer each time."""
 
-    free: further workers that there is room for. since_s: seconds since these workers began.
-    """
-    wanted = min(world_size + free, placement.max_world_size)
-    if wanted <= world_size or since_s < placement.resize_s:
-        return None
-    return f"room for {wanted} workers instead of {world_size}"
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
+        self._num_looks = 0
+        self._paused: tuple[float, int] | None = None
+        """When the workers began that were last told to pause, and how many they were."""
+        self._num_in_vain = 0
+
+    def reason(self, world_size: int, *, free: int, began_at: float, now: float) -> str | None:
+        """Why the workers should pause now; None if they needn't. Called at every look.
+
+        free: further workers that there is room for. began_at: when these workers began.
+        """
+        if self._paused is not None and self._paused[0] != began_at:
+            self._num_in_vain = self._num_in_vain + 1 if world_size <= self._paused[1] else 0
+            self._paused = None
+        wanted = min(world_size + free, self._placement.max_world_size)
+        rest_s = self._placement.resize_s + IN_VAIN_S * (2**self._num_in_vain - 1)
+        self._num_looks = self._num_looks + 1 if wanted > world_size and now - began_at >= rest_s else 0
+        if self._num_looks < LOOKS_BEFORE_GROWING:
+            return None
+        self._num_looks, self._paused = 0, (began_at, world_size)
+        return f"room for {wanted} workers instead of {world_size}"
 
 
 class PauseWatch:
@@ -52,9 +64,9 @@ class PauseWatch:
     def __init__(self, run: RunDirectory, placement: Placement, worker: Mapping[str, float]) -> None:
         """worker: the resources that each worker takes."""
         self._run = run
-        self._placement = placement
+        self._max_world_size = placement.max_world_size
+        self._growing = Growing(placement)
         self._worker = worker
-        self._seen_room = 0
         self._closing = Event()
         self._thread = Thread(target=self._follow, name="pausing", daemon=True)
         self._thread.start()
@@ -71,21 +83,22 @@ class PauseWatch:
         workers = read_worker_nodes(attempt.worker_nodes)
         if workers is None or attempt.pause_request.exists():
             return
-        reason = reason_to_leave(workers.nodes, nodes.draining_nodes(), now=time()) or self._reason_to_grow(
-            len(workers.nodes), workers.began_at
-        )
-        if reason is not None and files.create_exclusively(
-            attempt.pause_request, files.json_bytes({"reason": reason, "asked_at": time()})
-        ):
-            _log.info("attempt %d shall pause: %s", attempt.number, reason)
+        request = self._to_leave(workers.nodes) or self._to_grow(len(workers.nodes), workers.began_at)
+        if request is not None and ask_to_pause(attempt.pause_request, request):
+            _log.info("attempt %d shall pause: %s", attempt.number, request.reason)
 
-    def _reason_to_grow(self, world_size: int, began_at: float) -> str | None:
-        if world_size >= self._placement.max_world_size:
+    def _to_leave(self, worker_nodes: Sequence[str]) -> PauseRequest | None:
+        departures = departures_of(worker_nodes, nodes.departures())
+        if not departures:
+            return None
+        return PauseRequest(reason=announcement(departures, now=time()), departures=departures)
+
+    def _to_grow(self, world_size: int, began_at: float) -> PauseRequest | None:
+        if world_size >= self._max_world_size:
             return None
         free = nodes.room_for(self._worker, nodes.free_resources())
-        reason = reason_to_grow(world_size, self._placement, free=free, since_s=time() - began_at)
-        self._seen_room = self._seen_room + 1 if reason else 0
-        return reason if self._seen_room >= LOOKS_BEFORE_GROWING else None
+        reason = self._growing.reason(world_size, free=free, began_at=began_at, now=time())
+        return PauseRequest(reason=reason) if reason else None
 
     def close(self) -> None:
         """Watch no more."""

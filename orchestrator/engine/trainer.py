@@ -30,6 +30,7 @@ from orchestrator.run import files
 from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import read_ending
+from orchestrator.run.pause import read_pause_request
 from orchestrator.run.spent import Limits, read_spent
 from orchestrator.run.state import State
 
@@ -70,7 +71,7 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
     watch, limit_watch = PauseWatch(run, plan.placement, worker), LimitWatch(run, limits)
     try:
         while _fit_once(attempt, task, tell) is _Next.ATTEMPT:
-            tell(State.RECOVERING, "starting the workers again")
+            tell(State.RECOVERING, _why_again(run))
             if run.newest_attempt()[1] != holder:
                 return  # another driver has taken the run over
             attempt = run.claim_attempt(holder)
@@ -88,6 +89,12 @@ def limits_of(execution: Execution) -> Limits:
     )
 
 
+def _why_again(run: RunDirectory) -> str:
+    """What to tell of the attempt that follows on the newest one."""
+    pause = read_pause_request(run.attempt(run.newest_attempt()[0]).pause_request)
+    return f"{pause.reason}; starting the workers again" if pause is not None else "starting the workers again"
+
+
 class _Next(Enum):
     ATTEMPT = "go on with another attempt"
     NOTHING = "the run has ended"
@@ -100,6 +107,7 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
     newest = newest_step(run.checkpoints)
     waiting = WaitingForRoom(run, plan.placement, worker_resources(plan.placement), tell)
     try:
+        nodes.count_anew()
         _trainer(attempt, task).fit()
     except TrainingFailedError as error:
         ending = read_ending(run.attempt(run.newest_attempt()[0]))

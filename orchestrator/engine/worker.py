@@ -6,10 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+import ray
 import ray.train
 import ray.train.torch
 
 from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.engine.notices.own_node import acknowledge, watch_own_node
 from orchestrator.engine.task import WorkerTask
 from orchestrator.errors import DataError, DnctlError, RunStoppedError
 from orchestrator.plan.placement import at_world_size
@@ -36,14 +38,20 @@ def train_worker(task: WorkerTask) -> None:
     if world.is_first:
         write_worker_nodes(attempt.worker_nodes, worker_nodes)
     _log.info("worker %d of %d, process %d, on %s", world.rank, world.size, os.getpid(), world.device)
+    watch = watch_own_node() if context.get_local_rank() == 0 else None
     try:
         outcome = _train(task, attempt, world)
     except DnctlError as error:
         _log.error("%s", error)
         record_ending(attempt, failure(error))
         raise
+    finally:
+        if watch is not None:
+            watch.close()
     if world.is_first:
         record_ending(attempt, _ending(outcome, task))
+    if watch is not None and outcome is Outcome.PAUSED:
+        acknowledge(watch)
 
 
 def _join_attempt(task: WorkerTask, world: World) -> AttemptDirectory | None:

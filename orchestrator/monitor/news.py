@@ -70,6 +70,8 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"passed over a damaged checkpoint: {reason}"
         case {"event": "diverged", "step": step, "loss": loss}:
             return f"diverged at step {step}: loss {loss}"
+        case {"event": "pause_requested", "reason": str(reason)}:
+            return f"{reason}; saving a checkpoint"
         case {"event": "stopped" | "paused" as what, "step": step}:
             return f"{what} at step {step}"
         case {"event": "step_refused", "step": step, "loss": loss, "grad_norm": norm, "policy": policy}:

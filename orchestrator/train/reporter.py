@@ -3,14 +3,13 @@
 import logging
 import socket
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import IntEnum
-from pathlib import Path
 from threading import Event, Thread
 from time import time
 from typing import Any, Final, Protocol
 
 from orchestrator.errors import CheckpointError, StorageError, TakenOverError
-from orchestrator.run import files
 from orchestrator.run.checkpoints import (
     Checkpoint,
     best_checkpoint,
@@ -22,6 +21,7 @@ from orchestrator.run.checkpoints import (
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.ending import read_ending
 from orchestrator.run.passed_over import PassedOver, read_passed_over, write_passed_over
+from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import SegmentWriter
 from orchestrator.run.workers import Workers, write_workers
@@ -193,9 +193,11 @@ class RunReporter:
     def _look_for_requests(self) -> None:
         if self._run.stop_request.exists():
             self._request = Request.STOP
-        elif self._request is Request.NOTHING and self._attempt.pause_request.exists():
+        elif (
+            self._request is Request.NOTHING and (pause := read_pause_request(self._attempt.pause_request)) is not None
+        ):
             self._request = Request.PAUSE
-            self.event("pause_requested", reason=_reason(self._attempt.pause_request))
+            self.event("pause_requested", **asdict(pause))
 
     def close(self) -> None:
         """Write what is left."""
@@ -203,13 +205,6 @@ class RunReporter:
         self._thread.join()
         self._metrics.close()
         self._events.close()
-
-
-def _reason(request: Path) -> str:
-    try:
-        return str(files.read_json(request).get("reason", "not said"))
-    except (StorageError, FileNotFoundError) as error:
-        return f"not readable: {error}"
 
 
 class SilentReporter:

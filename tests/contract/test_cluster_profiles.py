@@ -153,6 +153,15 @@ def test_pods_have_probes_limits_the_volume_and_no_privileges(name: str):
         assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (what == "worker")
 
 
+@pytest.mark.parametrize("name", ["cluster.yaml", "job.yaml"])
+def test_ray_drains_a_worker_pod_within_its_grace_period(name: str):
+    (document,) = documents(ROOT / "cluster" / "kuberay" / name)
+    (template,) = [template for what, template in pods(document) if what == "worker"]
+    variables = {variable["name"]: variable["value"] for variable in template["spec"]["containers"][0]["env"]}
+    drained_s = float(variables["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+    assert 60 <= drained_s <= template["spec"]["terminationGracePeriodSeconds"] - 10
+
+
 def test_a_job_is_retried_and_goes_on_with_the_same_run():
     (document,) = documents(ROOT / "cluster" / "kuberay" / "job.yaml")
     assert document["spec"]["backoffLimit"] > 0

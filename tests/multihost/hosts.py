@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
+from types import MappingProxyType
+from typing import Any
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
@@ -40,6 +42,15 @@ class Host:
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def start(self, *command: str, environment: Mapping[str, str] = MappingProxyType({})) -> subprocess.Popen[bytes]:
+        """Start a command on the host and leave it to itself; it ends with the host."""
+        return subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace, *command],
+            env={**os.environ, **environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     def process_ids(self) -> list[int]:
         """Everything that runs on the host."""
@@ -88,15 +99,32 @@ class Hosts:
         for number, num_cpus in enumerate(cpus):
             self.add(num_cpus, is_head=number == 0)
 
-    def add(self, num_cpus: int, *, is_head: bool = False) -> Host:
-        """One more host, with a Ray node."""
-        host = self._make_host(len(self.hosts))
-        self.hosts.append(host)
-        self.start_node(host, num_cpus, is_head=is_head)
+    def add(self, num_cpus: int, *, is_head: bool = False, cloud: str | None = None) -> Host:
+        """One more host, with a Ray node. cloud: whose metadata server it has on its loopback."""
+        host = self.add_empty()
+        self.start_node(host, num_cpus, is_head=is_head, variables=self._metadata(host, cloud) if cloud else {})
         return host
 
-    def start_node(self, host: Host, num_cpus: int, *, is_head: bool = False) -> None:
-        """Start Ray on a host."""
+    def add_empty(self) -> Host:
+        """One more host, with nothing on it."""
+        host = self._make_host(len(self.hosts))
+        self.hosts.append(host)
+        return host
+
+    def _metadata(self, host: Host, cloud: str) -> dict[str, str]:
+        """Start a cloud's metadata server on a host; what it announces lies in `notices`."""
+        self.notices(host).mkdir()
+        host.start(sys.executable, "-m", "tests.metadata_servers", cloud, "8111", str(self.notices(host)))
+        return {"DNCTL_CLOUD": f"{cloud}=http://127.0.0.1:8111"}
+
+    def notices(self, host: Host) -> Path:
+        """The folder of what a host's metadata server announces."""
+        return self.folder / f"notices-{host.namespace}"
+
+    def start_node(
+        self, host: Host, num_cpus: int, *, is_head: bool = False, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Start Ray on a host, with these variables in its environment."""
         role = (
             [*("--head", "--port", str(GCS_PORT), "--dashboard-host", host.address), "--disable-usage-stats"]
             if is_head
@@ -104,7 +132,7 @@ class Hosts:
         )
         common = ["--node-ip-address", host.address, "--num-cpus", str(num_cpus), "--object-store-memory", "100000000"]
         temporary = ["--temp-dir", str(self.folder / host.namespace)] if is_head else []
-        host.run(*RAY, "start", *role, *common, *temporary, environment=self.environment)
+        host.run(*RAY, "start", *role, *common, *temporary, environment={**self.environment, **variables})
 
     def _make_bridge(self) -> None:
         tag = secrets.token_hex(2)
@@ -126,6 +154,11 @@ class Hosts:
 
     def node_id(self, host: Host) -> str:
         """Ray's id of a host's node."""
+        (node,) = [node for node in self.nodes() if node["node_ip"] == host.address]
+        return str(node["node_id"])
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Ray's living nodes."""
         listed = json.loads(
             self.head.run(
                 *RAY,
@@ -136,8 +169,7 @@ class Hosts:
                 environment=self.environment | {"RAY_ADDRESS": self.dashboard},
             )
         )
-        (node,) = [node for node in listed if node["node_ip"] == host.address and node["state"] == "ALIVE"]
-        return str(node["node_id"])
+        return [node for node in listed if node["state"] == "ALIVE"]
 
     def workers(self, number: int) -> list[Host]:
         """So many hosts that compute, with a core each; those that are missing are added."""

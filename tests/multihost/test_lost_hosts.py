@@ -34,7 +34,7 @@ def test_an_announced_preemption_and_a_new_host_cost_no_step(bed: Bed, undisturb
     wait_for_step(run, 50, attempt=2)
     bed.hosts.add(1)
     status = bed.wait(run)
-    assert (status["state"], status["attempt"], status["world_size"]) == ("SUCCEEDED", 3, 2)
+    assert (status["state"], status["attempt"], status["world_size"]) == ("SUCCEEDED", 3, 2), status["reason"]
     done = [step for steps in steps_by_attempt(run) for step in steps]
     assert done == list(range(1, 3 * EPOCHS + 1)), "every step once, in order"
     events = [event for attempt in run.attempts() for event in read_segments(attempt.path, "events")]
@@ -58,5 +58,5 @@ def test_a_host_that_dies_and_one_whose_network_is_cut_are_done_without(bed: Bed
     wait_for_step(run, 60, attempt=3)
     bed.hosts.unplug(second)
     status = bed.wait(run)
-    assert (status["state"], status["attempt"], status["world_size"]) == ("SUCCEEDED", 4, 1)
+    assert (status["state"], status["attempt"], status["world_size"]) == ("SUCCEEDED", 4, 1), status["reason"]
     assert Trained(run).tensors_sha256() == undisturbed.tensors_sha256()

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from orchestrator.engine.cluster_state import Amount, Node, in_words, read_cluster, why_it_waits
+from orchestrator.engine.clusters import Cluster
 from orchestrator.engine.dashboard import Dashboard, Token, find_token, versions_here
-from orchestrator.errors import ClusterError, RefusedError
+from orchestrator.engine.departure import living_nodes, send_away
+from orchestrator.errors import ClusterError, DnctlError, RefusedError
 
 HERE = versions_here()
 METADATA = {"data": {"rayVersion": HERE.ray, "pythonVersion": HERE.python}}
@@ -208,3 +210,49 @@ def test_a_cluster_is_read_with_its_nodes_gpus_runs_and_what_waits():
     assert (group.run, group.wants) == ("big", "2 × (1 GPU, 8 CPU)")
     assert group.why == "1 of 4 GPUs are free; on its way: 2 × gpu, gpu 10.0.0.4 (setting-up)"
     assert (driver.run, driver.why) == ("new", "queued")
+
+
+def _summary(*nodes: tuple[str, str, str, bool, str]) -> dict[str, Any]:
+    def row(node: str, host: str, address: str, is_head: bool, state: str) -> dict[str, Any]:
+        of_ray = {"nodeId": node, "nodeManagerHostname": host, "nodeManagerAddress": address}
+        return {"hostname": host, "raylet": {**of_ray, "isHeadNode": is_head, "state": state}}
+
+    return {"data": {"summary": [row(*node) for node in nodes]}}
+
+
+NODES = _summary(
+    ("b" * 56, "gpu-1.example", "10.0.0.2", False, "ALIVE"),
+    ("ab" * 28, "head.example", "10.0.0.1", True, "ALIVE"),
+    ("ac" * 28, "gpu-2.example", "10.0.0.3", False, "ALIVE"),
+    ("abab" + "d" * 52, "gpu-2.example", "10.0.0.3", False, "ALIVE"),
+    ("ababab" + "e" * 50, "gpu-4.example", "10.0.0.4", False, "ALIVE"),
+    ("f" * 56, "gpu-1.example", "10.0.0.2", False, "DEAD"),
+)
+
+
+@pytest.mark.parametrize("name", ["gpu-1.example", "gpu-1", "10.0.0.2", "b" * 56, "bbbbbb"])
+def test_a_node_is_called_by_host_address_or_id(name: str):
+    with ray_head({"/nodes": NODES}) as address:
+        nodes = living_nodes(dashboard(address))
+    assert [str(node) for node in nodes if node.is_called(name)] == ["gpu-1.example (10.0.0.2)"]
+    assert str(nodes[0]) == "head.example (10.0.0.1), the head"
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "message"),
+    [
+        ("gpu-3", 3, r"has no node 'gpu-3'; its nodes are head.example \(10.0.0.1\), the head: abab.*; gpu-1.example"),
+        ("b", 3, "has no node 'b'"),
+        ("10.0.0.1", 2, r"head.example \(10.0.0.1\), the head, can't be sent away, since the cluster ends with it"),
+        ("ababab", 2, "'ababab' may be head.example .* or gpu-4.example .*: give more of its id"),
+    ],
+)
+def test_a_name_of_no_node_of_several_or_of_the_head_sends_nobody_away(name: str, exit_code: int, message: str):
+    with ray_head({"/nodes": NODES}) as address, pytest.raises(DnctlError, match=message) as caught:
+        send_away(Cluster(name=address, jobs_address=address), name, deadline_s=None)
+    assert caught.value.exit_code == exit_code
+
+
+def test_a_dashboard_that_names_its_nodes_otherwise_is_an_error_that_says_so():
+    with ray_head({"/nodes": {"data": {"summary": [{}]}}}) as address, pytest.raises(ClusterError, match="can't read"):
+        living_nodes(dashboard(address))
