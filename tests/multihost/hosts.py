@@ -21,6 +21,8 @@ from typing import Any
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 START_TIMEOUT_S = 90.0
+START_TRIES = 3
+METADATA_PORT = "8111"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,10 @@ class Hosts:
     def add(self, num_cpus: int, *, is_head: bool = False, cloud: str | None = None) -> Host:
         """One more host, with a Ray node. cloud: whose metadata server it has on its loopback."""
         host = self.add_empty()
-        self.start_node(host, num_cpus, is_head=is_head, variables=self._metadata(host, cloud) if cloud else {})
+        self.start_node(host, num_cpus, is_head=is_head, variables=_elsewhere(cloud) if cloud else {})
+        if cloud:
+            self.notices(host).mkdir()
+            host.start(sys.executable, "-m", "tests.metadata_servers", cloud, METADATA_PORT, str(self.notices(host)))
         return host
 
     def add_empty(self) -> Host:
@@ -110,12 +115,6 @@ class Hosts:
         host = self._make_host(len(self.hosts))
         self.hosts.append(host)
         return host
-
-    def _metadata(self, host: Host, cloud: str) -> dict[str, str]:
-        """Start a cloud's metadata server on a host; what it announces lies in `notices`."""
-        self.notices(host).mkdir()
-        host.start(sys.executable, "-m", "tests.metadata_servers", cloud, "8111", str(self.notices(host)))
-        return {"DNCTL_CLOUD": f"{cloud}=http://127.0.0.1:8111"}
 
     def notices(self, host: Host) -> Path:
         """The folder of what a host's metadata server announces."""
@@ -132,7 +131,15 @@ class Hosts:
         )
         common = ["--node-ip-address", host.address, "--num-cpus", str(num_cpus), "--object-store-memory", "100000000"]
         temporary = ["--temp-dir", str(self.folder / host.namespace)] if is_head else []
-        host.run(*RAY, "start", *role, *common, *temporary, environment={**self.environment, **variables})
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                host.run(*RAY, "start", *role, *common, *temporary, environment={**self.environment, **variables})
+                return
+            except AssertionError:  # Ray waits for half a minute, which a busy machine may exceed
+                if not tries_left:
+                    raise
+                for process_id in host.process_ids():
+                    _kill(process_id)
 
     def _make_bridge(self) -> None:
         tag = secrets.token_hex(2)
@@ -218,6 +225,11 @@ class Hosts:
             _ip("netns", "del", host.namespace)
         if self.bridge:
             _ip("link", "del", self.bridge)
+
+
+def _elsewhere(cloud: str) -> dict[str, str]:
+    """The environment of a node whose cloud's metadata server is on its own loopback."""
+    return {"DNCTL_CLOUD": f"{cloud}=http://127.0.0.1:{METADATA_PORT}"}
 
 
 def _kill(process_id: int) -> None:

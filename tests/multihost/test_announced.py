@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
     pytest.mark.long,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1500),
 ]
 
 EPOCHS = 120
