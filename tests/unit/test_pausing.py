@@ -90,13 +90,31 @@ def test_room_that_comes_and_goes_is_no_reason(elastic: Placement):
 
 
 def test_growing_that_came_to_nothing_is_tried_again_later_each_time(elastic: Placement):
-    growing = Growing(elastic)
-    began_at = 0.0
+    growing, began_at = Growing(elastic), 0.0
     for rest_s in (60.0, 120.0, 240.0):
         assert looks(growing, 2, free=1, began_at=began_at, now=began_at + rest_s - 1) is None
         assert looks(growing, 2, free=1, began_at=began_at, now=began_at + rest_s) is not None
         began_at += 1000.0  # as many workers as before begin
-    assert looks(growing, 3, free=1, began_at=began_at, now=began_at + 60.0) is not None, "one more than before"
+
+
+def test_a_machine_that_comes_back_and_must_go_again_is_taken_later_each_time(elastic: Placement):
+    growing, began_at = Growing(elastic), 0.0
+    for rest_s in (60.0, 120.0, 240.0):
+        assert looks(growing, 2, free=1, began_at=began_at, now=began_at + rest_s - 1) is None
+        assert looks(growing, 2, free=1, began_at=began_at, now=began_at + rest_s) is not None
+        growing.must_leave(3, began_at=began_at + 500.0)  # at first sight of the three
+        began_at += 1000.0
+
+
+def test_growing_that_lasted_makes_up_for_what_came_to_nothing(elastic: Placement):
+    growing = Growing(elastic)
+    assert looks(growing, 2, free=1, began_at=0.0, now=60.0) is not None
+    growing.must_leave(3, began_at=100.0)
+    assert looks(growing, 2, free=1, began_at=200.0, now=319.0) is None
+    assert looks(growing, 2, free=1, began_at=200.0, now=320.0) is not None
+    assert looks(growing, 3, free=0, began_at=400.0, now=1000.0) is None
+    growing.must_leave(3, began_at=400.0)
+    assert looks(growing, 2, free=1, began_at=2000.0, now=2120.0) is not None
 
 
 def test_room_is_counted_by_node():
