@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import slurm
+from tests import browser, slurm
 from tests.images import write_folder
 
 
@@ -28,7 +28,7 @@ def _apart_from_the_persons_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine has not got."""
-    reasons = {"gpu": _no_gpu(), "multihost": _no_namespaces(), "slurm": slurm.missing()}
+    reasons = {"gpu": _no_gpu(), "multihost": _no_namespaces(), "slurm": slurm.missing(), "browser": browser.missing()}
     for item in items:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):

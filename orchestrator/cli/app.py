@@ -26,6 +26,7 @@ from orchestrator.cli import (
     plan,
     prune,
     recipe,
+    report,
     runs,
     sweep,
     watch,
@@ -56,6 +57,7 @@ app.command(name="wait")(logs.wait)
 app.command(name="stop")(runs.stop)
 app.command(name="prune")(prune.prune)
 app.command(name="eval")(eval.evaluate_model)
+app.command(name="report")(report.report)
 app.add_typer(checkpoint.app, name="checkpoint", help="What a run has saved, and whether it is whole.")
 app.add_typer(data.app, name="data", help="Make and check data sets.")
 app.add_typer(recipe.app, name="recipe", help="See and check recipes.")

@@ -89,10 +89,10 @@ class RunReader:
     def _new_failures(self, attempt: AttemptDirectory) -> list[dict[str, object]]:
         failures = attempt.worker_failures[self._num_failures :]
         self._num_failures += len(failures)
-        return [_failure_event(path) for path in failures]
+        return [failure_event(path) for path in failures]
 
 
-def _failure_event(path: Path) -> dict[str, object]:
+def failure_event(path: Path) -> dict[str, object]:
     """What worker-failure-<k>.json says, as an event."""
     try:
         reason = str(files.read_json(path)["reason"])

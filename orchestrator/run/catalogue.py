@@ -56,6 +56,18 @@ def find_run(root: Path, name: str) -> RunDirectory:
     return matching[0]
 
 
+def find_runs(root: Path, name: str) -> list[RunDirectory]:
+    """The run that `find_run` finds, or all members of the family of that name, which are called `<name>.…`.
+
+    Raises NotFoundError or UsageError.
+    """
+    if name and not RunDirectory(root / name).exists():
+        family = [run for run in list_runs(root) if run.name.startswith(f"{name}.")]
+        if len(family) > 1:
+            return sorted(family, key=lambda run: run.name)
+    return [find_run(root, name)]
+
+
 def new_run(root: Path, *, name: str | None, recipe_name: str, now: datetime) -> RunDirectory:
     """The directory for a run of that name, which may exist; without a name, a new one after recipe and time."""
     if name is None:

@@ -44,6 +44,7 @@ def test_help_needs_nothing_heavy(command: str):
         "model show densenet169",
         "cluster list",
         "cluster status",
+        "report first --json",
         "stop first --now",
     ],
 )

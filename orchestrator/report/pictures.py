@@ -1,0 +1,85 @@
+"""Which figures a report has."""
+
+from collections.abc import Sequence
+
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from orchestrator.report.comparison import Compared
+from orchestrator.report.document import Progress, Report
+from orchestrator.report.figures.curves import curve_pictures
+from orchestrator.report.figures.ledger import ledger_picture
+from orchestrator.report.figures.reuse import reuse_picture
+from orchestrator.report.figures.style import Picture
+from orchestrator.report.figures.tradeoff import tradeoff_pictures
+from orchestrator.report.history import RunHistory
+from orchestrator.report.reuse import feature_reuse
+from orchestrator.report.setting import SettingOrImagenet, setting_name
+from orchestrator.report.tradeoff import Point, papers_lines
+from orchestrator.run.checkpoints import newest_whole
+from orchestrator.run.weights_file import MODEL_OF_CHECKPOINT
+
+
+def curves(report: Report) -> Sequence[Picture]:
+    """The runs' curves on one another."""
+    return list(curve_pictures([compared.group for compared in report.groups]))
+
+
+def ledger(report: Report) -> Picture | None:
+    """Where the time of each run went."""
+    return ledger_picture([(run.name, run.status.ledger) for run in report.runs])
+
+
+def tradeoffs(report: Report) -> Sequence[Picture]:
+    """Error against size, for each of the paper's settings that runs are in, and for other data where runs compare."""
+    by_setting: dict[SettingOrImagenet | None, list[Compared]] = {}
+    for compared in report.groups:
+        if compared.cost is not None and compared.group.top1_error is not None:
+            by_setting.setdefault(compared.setting, []).append(compared)
+    pictures: list[Picture] = []
+    for setting, members in by_setting.items():
+        points = [
+            Point(name=each.group.label, cost=each.cost, error=each.group.top1_error.mean)
+            for each in members
+            if each.cost is not None and each.group.top1_error is not None
+        ]
+        if setting is not None:
+            name = setting_name(setting)
+            error = "top-1 error, %, one crop" if setting == "imagenet" else "test error, %"
+            pictures += tradeoff_pictures(name, papers_lines(setting), points, error=error, name=setting)
+        elif len({point.cost.num_parameters for point in points}) > 1:
+            pictures += tradeoff_pictures("These runs", (), points, error="top-1 error, %", name="runs")
+    return pictures
+
+
+def reuse(report: Report, *, progress: Progress) -> tuple[Sequence[Picture], Sequence[str]]:
+    """A heat map for each run that has a checkpoint of a DenseNet, and why others have none, as sentences.
+
+    Of runs that differ in their seed alone it is the first one's.
+    """
+    pictures, missing = [], []
+    for number, compared in enumerate(report.groups):
+        progress("reading checkpoints", number, len(report.groups))
+        found = _reuse_of(compared.group.first, name=f"reuse-{number + 1}")
+        if isinstance(found, Picture):
+            pictures.append(found)
+        else:
+            missing.append(found)
+    return pictures, missing
+
+
+def _reuse_of(run: RunHistory, *, name: str) -> Picture | str:
+    faults: list[str] = []
+    found = newest_whole(run.status.run.checkpoints, passed_over=lambda _, error: faults.append(str(error)))
+    if found is None:
+        said = "; ".join(faults) or "it has no checkpoint yet"
+        return f"{run.name} has no heat map of feature reuse: {said}."
+    checkpoint, contents = found
+    try:
+        weights = safetensors.numpy.load(contents[MODEL_OF_CHECKPOINT])
+    except (KeyError, SafetensorError) as error:
+        return f"{run.name} has no heat map of feature reuse: {checkpoint.path.name} holds no weights ({error})."
+    blocks = feature_reuse(weights)
+    if not blocks:
+        return f"{run.name} has no heat map of feature reuse: its network is no DenseNet."
+    return reuse_picture(run.name, blocks, name=name, checkpoint=f"checkpoint {checkpoint.path.name}")
