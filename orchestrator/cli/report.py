@@ -20,7 +20,7 @@ def report(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN…",
+            metavar="RUN",
             help="Runs, each by its name, a unique prefix of one, or 'last'; or a sweep's name, for all of its runs.",
         ),
     ],

@@ -107,5 +107,6 @@ def test_what_was_changed_on_resume_is_told_with_its_step():
     changes = (("optimizer.lr", "0.1", "0.05"), ("milestones_steps", "(96, 144)", "(58, 115)"))
     deviation = Deviation(step=76, changes=changes, numerics_before="sha256:", plan_before="plan-0.json")
     assert recorded(deviation, 24) == (
-        "Changed on resume, after 3.167 epochs (step 76): lr 0.1 became 0.05; milestones steps (96, 144) became (58, 115)."
+        "Changed on resume, after 3.167 epochs (step 76): lr 0.1 became 0.05; "
+        "milestones steps (96, 144) became (58, 115)."
     )

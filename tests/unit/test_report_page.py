@@ -67,7 +67,7 @@ def test_a_page_has_every_figure_in_it_and_fetches_nothing(written: Written):
     assert "script" not in parsed.tags
     assert "link" not in parsed.tags
     assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
-    assert len(parsed.images) == len(written.figures) == 12
+    assert len(parsed.images) == len(written.figures) == 11
     assert "@import" not in page
     assert "url(" not in page
     assert "default-src 'none'" in page
