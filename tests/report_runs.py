@@ -19,6 +19,7 @@ from orchestrator.plan.resolve import resolve
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
 from orchestrator.run.checkpoints import checkpoint_path, write_checkpoint
+from orchestrator.run.contents import MODEL, OPTIMIZER, STATE
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import segment_path
@@ -76,8 +77,11 @@ def make_run(
         write_log(attempt, "metrics", _metrics(plan, first, last, epochs))
         write_progress(attempt.progress, _progress(plan, first, last))
     if weights is not None:
-        path = checkpoint_path(run.checkpoints, step=epochs * plan.numerics.steps_per_epoch, attempt=1)
-        contents = {"model.safetensors": safetensors.numpy.save(dict(weights))}
+        step = epochs * plan.numerics.steps_per_epoch
+        path = checkpoint_path(run.checkpoints, step=step, attempt=1)
+        tensors = {MODEL: dict(weights), OPTIMIZER: {}}
+        contents = {name: safetensors.numpy.save(each) for name, each in tensors.items()}
+        contents[STATE] = json.dumps({"step": step}).encode()
         write_checkpoint(path, contents, metrics={}, may_commit=lambda: None)
     finished_at = time() if state.is_finished else None
     record = replace(run.read_state(), state=state, reason="reason", attempt=len(run.attempts()), updated_at=time())

@@ -185,8 +185,8 @@ def _rows(reading: _Reading, attempt: AttemptDirectory, prefix: str) -> Iterator
     """The rows of an attempt's log. Lines that are none are told of."""
     for path in sorted(attempt.path.glob(f"{prefix}-*.jsonl")):
         try:
-            with files.translated("read", path):
-                content = path.read_bytes()
+            with files.translated("read", path), files.open_plain(path) as file:
+                content = file.read()
         except StorageError as error:
             reading.missing.append(f"A part of its {prefix} is missing: {error}")
             continue

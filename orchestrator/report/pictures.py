@@ -17,7 +17,7 @@ from orchestrator.report.reuse import feature_reuse
 from orchestrator.report.setting import SettingOrImagenet, setting_name
 from orchestrator.report.tradeoff import Point, papers_lines
 from orchestrator.run.checkpoints import newest_whole
-from orchestrator.run.weights_file import MODEL_OF_CHECKPOINT
+from orchestrator.run.contents import MODEL
 
 
 def curves(report: Report) -> Sequence[Picture]:
@@ -76,7 +76,7 @@ def _reuse_of(run: RunHistory, *, name: str) -> Picture | str:
         return f"{run.name} has no heat map of feature reuse: {said}."
     checkpoint, contents = found
     try:
-        weights = safetensors.numpy.load(contents[MODEL_OF_CHECKPOINT])
+        weights = safetensors.numpy.load(contents[MODEL])
     except (KeyError, SafetensorError) as error:
         return f"{run.name} has no heat map of feature reuse: {checkpoint.path.name} holds no weights ({error})."
     blocks = feature_reuse(weights)
