@@ -1,11 +1,26 @@
 """`dnctl plan`: what a launch would do, without a cluster and without torch."""
 
+import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.output import JsonOption, console, stderr
+from orchestrator.cli.forecast import (
+    REPLACEMENT_MINUTES,
+    LikeOption,
+    MtbfOption,
+    NodesOption,
+    NoticeOption,
+    PriceOption,
+    Question,
+    ReplacementOption,
+    answer,
+    measured_of,
+    refuse_without_mtbf,
+)
+from orchestrator.cli.output import JsonOption, console, print_json, stderr
 from orchestrator.cli.recipe import RecipeArgument, SetOption
 from orchestrator.errors import UsageError
 
@@ -41,9 +56,19 @@ def plan(
     cpus: CpusOption = None,
     cluster: PlanClusterOption = None,
     probe: ProbeOption = False,
+    mtbf_hours: MtbfOption = None,
+    notice_s: NoticeOption = None,
+    nodes: NodesOption = None,
+    replace_minutes: ReplacementOption = None,
+    price_per_hour: PriceOption = None,
+    like: LikeOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """What a launch would do here, or on the cluster named or described. Arithmetic, schedule, memory and time."""
+    """What a launch would do here, or on the cluster named or described. Arithmetic, schedule, memory and time.
+
+    With --mtbf-hours also how long it takes where nodes fail, over many drawn histories, and the best time between
+    checkpoints.
+    """
     from orchestrator.cli.render_plan import render_plan
     from orchestrator.engine.clusters import named_cluster
     from orchestrator.plan.cluster import described_shape, installed_loader, local_shape
@@ -58,25 +83,53 @@ def plan(
         raise UsageError(
             "--probe measures this machine; leave out --cluster, --gpus and --cpus, or run it on such a machine."
         )
-    if target is not None:
-        resolved = plan_for(loaded, target)
-    else:
-        shape = described_shape(gpus, cpus) if is_described else local_shape()
-        resolved = _resolved(loaded, shape, "dali" if is_described else installed_loader())
+    if mtbf_hours is None:
+        refuse_without_mtbf(
+            notice_s=notice_s, nodes=nodes, replace_minutes=replace_minutes, price_per_hour=price_per_hour, like=like
+        )
+    is_here = target is None and not is_described
+    described = described_shape(gpus, cpus) if is_described else local_shape()
+    shape = shape_of(target) if target is not None else described
+    resolved = _resolved(loaded, shape, installed_loader() if is_here else "dali")
     if probe:
         from orchestrator.plan.estimate import with_measured_rate
         from orchestrator.train.probe import measure_rate
 
         stderr().print("measuring, for some seconds …")
         resolved = with_measured_rate(resolved, measure_rate(resolved), local_shape())
-    if json_output:
+    forecast = None
+    if mtbf_hours is not None:
+        question = Question(
+            mtbf_hours=mtbf_hours,
+            notice_s=notice_s or 0.0,
+            num_nodes=nodes or _num_nodes(resolved, shape),
+            replacement_s=60 * (REPLACEMENT_MINUTES if replace_minutes is None else replace_minutes),
+            price_per_hour=price_per_hour,
+        )
+        forecast = answer(resolved, question, measured_of(like, resolved) if like is not None else None)
+    if not json_output:
+        console().print(render_plan(resolved, forecast=tuple(forecast.rows()) if forecast is not None else ()))
+    elif forecast is None:
         typer.echo(resolved.to_json())
     else:
-        console().print(render_plan(resolved))
+        print_json({**json.loads(resolved.to_json()), "forecast": forecast.to_json()})
+
+
+def _num_nodes(plan: "Plan", shape: "ClusterShape") -> int:
+    """Of a plan's run: those of a cluster that is up, otherwise as many as its GPUs would be on."""
+    from orchestrator.plan.forecast_inputs import GPUS_PER_NODE
+
+    gpus = plan.placement.world_size * plan.placement.gpus_per_worker
+    return shape.nodes if shape.nodes > 1 else max(math.ceil(gpus / GPUS_PER_NODE), 1)
 
 
 def plan_for(recipe: "Recipe", target: "Cluster") -> "Plan":
-    """The plan on a Ray cluster that is up, for the GPUs and cores that it has now. Raises ClusterError."""
+    """The plan on a Ray cluster that is up, for what it has now. Raises ClusterError."""
+    return _resolved(recipe, shape_of(target), "dali")
+
+
+def shape_of(target: "Cluster") -> "ClusterShape":
+    """The GPUs and cores that a Ray cluster which is up has now. Raises ClusterError."""
     from orchestrator.engine.cluster_state import read_cluster
     from orchestrator.plan.cluster import ClusterShape, NodeShape
 
@@ -86,7 +139,7 @@ def plan_for(recipe: "Recipe", target: "Cluster") -> "Plan":
         )
     state = read_cluster(target.dashboard())
     by_type = state.gpus_by_type()
-    shape = ClusterShape(
+    return ClusterShape(
         num_cpus=int(state.cpus().total),
         num_gpus=int(sum(amount.total for amount in by_type.values())),
         nodes=len(state.nodes),
@@ -94,7 +147,6 @@ def plan_for(recipe: "Recipe", target: "Cluster") -> "Plan":
         address=target.jobs_address,
         each=tuple(NodeShape(num_cpus=int(node.cpus.total), num_gpus=int(node.gpus.total)) for node in state.nodes),
     )
-    return _resolved(recipe, shape, "dali")
 
 
 def _resolved(recipe: "Recipe", shape: "ClusterShape", loader: "Literal['dali', 'pytorch']") -> "Plan":

@@ -1,6 +1,6 @@
 """A plan as a person reads it, for `dnctl plan` and `dnctl launch --dry-run`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -26,8 +26,8 @@ _BAR_WIDTH = 24
 _MOST_RANKS_LISTED = 8
 
 
-def render_plan(plan: Plan) -> RenderableType:
-    """The arithmetic, the schedule, the estimates, what is unknown, and the fingerprints."""
+def render_plan(plan: Plan, *, forecast: Sequence[Row] = ()) -> RenderableType:
+    """The arithmetic, the schedule, the estimates, a forecast if asked for, what is unknown, and the fingerprints."""
     numerics, placement = plan.numerics, plan.placement
     estimate = plan.estimate
     sections = {
@@ -36,6 +36,7 @@ def render_plan(plan: Plan) -> RenderableType:
         "Learning rate": _learning_rates(plan),
         "Evaluated and saved": _rows(_points(plan.execution)),
         "Estimate": _rows([*_time(estimate.time), *_memory(estimate.memory), *_limits(plan.execution)]),
+        **({"Forecast": _rows(forecast)} if forecast else {}),
         "Fingerprints (SHA-256)": _rows((part, digest.split(":")[1]) for part, digest in plan.fingerprints.items()),
     }
     if plan.deviations:

@@ -73,6 +73,12 @@ def estimate_time(
     )
 
 
+def evaluation_s(numerics: Numerics, time: TimeEstimate) -> float:
+    """Of one evaluation, by an estimate."""
+    training_s = numerics.num_train_images / numerics.global_batch_size * time.step_s
+    return max(3600 * time.epoch_h - training_s, 0.0)
+
+
 def estimate_memory(numerics: Numerics, execution: Execution, placement: Placement) -> MemoryEstimate | None:
     """What one worker holds at its peak; None for networks that can't be counted without torch."""
     architecture = numerics.model.architecture

@@ -40,6 +40,12 @@ class Progress:
     eta_s: float | None = None
     last_checkpoint: str | None = None
     last_checkpoint_at: float | None = None
+    checkpoint_hold_s: float | None = None
+    """For how long the latest checkpoint held up the steps."""
+    checkpoint_write_s: float | None = None
+    """How long the writing of the latest took behind them."""
+    checkpoint_interval_s: float | None = None
+    """From one checkpoint by the clock to the next; None if there are none by the clock."""
     at: float | None = None
     """When the figures were taken, in seconds since 1970."""
     num_rolled_back: int = 0

@@ -1,6 +1,7 @@
 """What a run says of itself while it trains: progress.json's figures and the rows of the metrics log."""
 
 from dataclasses import asdict
+from math import isfinite
 from time import time
 
 from orchestrator.plan.plan import Plan
@@ -55,6 +56,9 @@ class ProgressTracker:
             eta_s=(numerics.num_steps - state.step) * figures.step_s if figures.step_s is not None else None,
             last_checkpoint=saving.latest.path.name if saving.latest else None,
             last_checkpoint_at=saving.latest_at,
+            checkpoint_hold_s=saving.hold_s,
+            checkpoint_write_s=saving.write_s,
+            checkpoint_interval_s=saving.interval_s if isfinite(saving.interval_s) else None,
             at=time(),
             num_rolled_back=self.num_rolled_back,
             seconds=meter.seconds(),

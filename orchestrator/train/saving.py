@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter, sleep, time
 
 from orchestrator.errors import StorageError, TakenOverError
+from orchestrator.plan.interval import best_interval_s
 from orchestrator.plan.plan import Execution
 from orchestrator.run.checkpoints import Checkpoint
 from orchestrator.train.checkpoint import Snapshot, TrainingState
@@ -21,25 +22,10 @@ from orchestrator.train.reporter import Reporter
 
 _log = logging.getLogger(__name__)
 
-SHORTEST_INTERVAL_S = 30.0
-LONGEST_INTERVAL_S = 1800.0
-LARGEST_WRITING_SHARE = 0.1
-"""Of the time between two checkpoints by the clock: what writing one may take."""
 RETRY_AFTER_S = 30.0
 """By the clock, after a checkpoint that failed."""
 LAST_TRIES = 3
 LAST_TRY_PAUSE_S = 2.0
-
-
-def best_interval_s(*, hold_s: float, write_s: float, mean_time_between_failures_s: float) -> float:
-    """Seconds from one checkpoint to the next that lose the least time: Young's sqrt(2 * cost * MTBF).
-
-    hold_s: what a checkpoint costs the steps. write_s: how long its writing goes on behind them, which bounds the
-    interval from below. J. W. Young, "A first order approximation to the optimum checkpoint interval", 1974; Daly's
-    refinement of 2006 differs by a part in a thousand at costs this small.
-    """
-    young = math.sqrt(2 * hold_s * mean_time_between_failures_s)
-    return min(max(young, write_s / LARGEST_WRITING_SHARE, SHORTEST_INTERVAL_S), LONGEST_INTERVAL_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +46,30 @@ class Saving:
         self._execution = execution
         self._saved_step = first_step
         self._begun_step = first_step
-        self._next_at = perf_counter() + self._interval_s(hold_s=0.0, write_s=0.0)
+        self.hold_s: float | None = None
+        """For how long the latest checkpoint held up the steps."""
+        self.write_s: float | None = None
+        """How long the writing of the latest took behind them."""
+        self.interval_s = self._best_interval_s()
+        """From one checkpoint by the clock to the next; infinite if there are none."""
+        self._next_at = perf_counter() + self.interval_s
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[_Written] | None = None
-        self._hold_s = 0.0
         self._fault: StorageError | None = None
         self.latest: Checkpoint | None = None
         """The newest that this attempt has committed."""
         self.latest_at: float | None = None
         """When that was, in seconds since 1970."""
 
-    def _interval_s(self, *, hold_s: float, write_s: float) -> float:
+    def _best_interval_s(self) -> float:
         minutes = self._execution.checkpoint_every_minutes
         if minutes == "auto":
             lived_s, num_failures = self._failure_history()
             expected_s = 3600 * self._execution.mtbf_hours
             mtbf_s = (lived_s + expected_s) / (num_failures + 1)
-            return best_interval_s(hold_s=hold_s, write_s=write_s, mean_time_between_failures_s=mtbf_s)
+            return best_interval_s(
+                hold_s=self.hold_s or 0.0, write_s=self.write_s or 0.0, mean_time_between_failures_s=mtbf_s
+            )
         return math.inf if minutes is None else 60 * minutes
 
     def _failure_history(self) -> tuple[float, int]:
@@ -99,7 +92,7 @@ class Saving:
             return
         started_at = perf_counter()
         copied = take()
-        self._hold_s = perf_counter() - started_at
+        self.hold_s = perf_counter() - started_at
         self._begun_step = step
         self._next_at = math.inf
         self._writing = self._writer.submit(self._write, copied)
@@ -134,7 +127,9 @@ class Saving:
             return False
         self._saved_step = written.checkpoint.step
         self.latest, self.latest_at = written.checkpoint, written.at
-        self._next_at = perf_counter() + self._interval_s(hold_s=self._hold_s, write_s=written.write_s)
+        self.write_s = written.write_s
+        self.interval_s = self._best_interval_s()
+        self._next_at = perf_counter() + self.interval_s
         return True
 
     def _not_saved(self, error: StorageError) -> None:

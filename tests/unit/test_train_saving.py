@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from orchestrator.errors import StorageError, TakenOverError
+from orchestrator.plan.interval import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S, best_interval_s
 from orchestrator.plan.plan import Execution
 from orchestrator.run.checkpoints import Checkpoint
 from orchestrator.train import saving
 from orchestrator.train.checkpoint import Snapshot, TrainingState
 from orchestrator.train.reporter import SilentReporter
-from orchestrator.train.saving import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S, Saving, best_interval_s
+from orchestrator.train.saving import Saving
 
 
 class Storage(SilentReporter):
