@@ -7,7 +7,7 @@ seconds between those are starting, waiting or idle. So the entries add up to th
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import zip_longest
 
 from orchestrator.errors import StorageError
 from orchestrator.run import documents, files
@@ -67,11 +67,9 @@ def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: fl
     attempts = [found for attempt in _claimed(run) if (found := _read(attempt)) is not None]
     until = record.finished_at or (record.updated_at if state.is_finished else now)
     ledger, cursor = Ledger(), record.created_at
-    for attempt in attempts:
+    for attempt, following in zip_longest(attempts, attempts[1:]):
         cursor = _until_claimed(ledger, attempt, cursor)
-        cursor = _while_training(ledger, attempt, cursor)
-    for attempt, following in pairwise(attempts):
-        _move_lost_steps(ledger, attempt, following)
+        cursor = _while_training(ledger, attempt, following, cursor)
     rest = max(until - cursor, 0.0)
     match state:
         case State.PENDING:
@@ -83,6 +81,17 @@ def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: fl
         case _:
             ledger.start += rest
     return ledger
+
+
+def time_exposed_s(run: RunDirectory, *, attempt: int, now: float) -> float:
+    """Seconds in which attempts up to `attempt`, which goes on, could have failed: not those of waiting or standing."""
+    exposed_s = 0.0
+    for directory in _claimed(run):
+        found = _read(directory) if directory.number <= attempt else None
+        if found is not None:
+            until = now if directory.number == attempt else (found.progress and found.progress.at) or found.claimed_at
+            exposed_s += max(until - found.claimed_at, 0.0)
+    return exposed_s
 
 
 def _claimed(run: RunDirectory) -> Sequence[AttemptDirectory]:
@@ -120,7 +129,7 @@ def _until_claimed(ledger: Ledger, attempt: _Attempt, cursor: float) -> float:
     return max(attempt.claimed_at, cursor)
 
 
-def _while_training(ledger: Ledger, attempt: _Attempt, cursor: float) -> float:
+def _while_training(ledger: Ledger, attempt: _Attempt, following: _Attempt | None, cursor: float) -> float:
     """Add what the attempt measured; returns when it was last heard of."""
     progress = attempt.progress
     if progress is None or progress.at is None:
@@ -132,14 +141,15 @@ def _while_training(ledger: Ledger, attempt: _Attempt, cursor: float) -> float:
     ledger.communication += progress.seconds.get("communication", 0.0)
     ledger.checkpoint += progress.seconds.get("checkpoint", 0.0)
     ledger.evaluation += progress.seconds.get("evaluation", 0.0)
-    _count_as_recomputed(ledger, progress, progress.num_rolled_back)
+    _count_as_recomputed(ledger, progress, progress.num_rolled_back + _num_lost(progress, following))
     return max(progress.at, cursor)
 
 
-def _move_lost_steps(ledger: Ledger, attempt: _Attempt, following: _Attempt) -> None:
+def _num_lost(progress: Progress, following: _Attempt | None) -> int:
     """Steps that the next attempt had to do again."""
-    if attempt.progress is not None and following.progress is not None:
-        _count_as_recomputed(ledger, attempt.progress, attempt.progress.step - following.progress.first_step)
+    if following is None or following.progress is None:
+        return 0
+    return max(progress.step - following.progress.first_step, 0)
 
 
 def _count_as_recomputed(ledger: Ledger, progress: Progress, num_steps: int) -> None:

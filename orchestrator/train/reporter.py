@@ -20,6 +20,7 @@ from orchestrator.run.checkpoints import (
 )
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.ending import read_ending
+from orchestrator.run.ledger import time_exposed_s
 from orchestrator.run.passed_over import PassedOver, read_passed_over, write_passed_over
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import Progress, write_progress
@@ -73,7 +74,7 @@ class Reporter(Protocol):
         """Leave out these from now on. Raises StorageError."""
 
     def failure_history(self) -> tuple[float, int]:
-        """Seconds since the run was made, and how many attempts have failed since."""
+        """Seconds in which the run's attempts could have failed, and how many have."""
 
 
 class RunReporter:
@@ -171,7 +172,7 @@ class RunReporter:
         """By the attempts that came to no end of their own."""
         attempts = self._run.attempts()
         failed = [attempt for attempt in attempts if attempt.number < self._attempt.number and not read_ending(attempt)]
-        return max(time() - self._run.read_state().created_at, 0.0), len(failed)
+        return time_exposed_s(self._run, attempt=self._attempt.number, now=time()), len(failed)
 
     def _follow(self) -> None:
         written: tuple[Progress | None, Workers | None] = (None, None)

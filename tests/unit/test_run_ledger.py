@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
-from orchestrator.run.ledger import Ledger, read_ledger
+from orchestrator.run.ledger import Ledger, read_ledger, time_exposed_s
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.state import State, StateRecord
 
@@ -85,3 +86,23 @@ def test_damaged_files_do_not_stop_the_account(run: RunDirectory):
     run.attempt(1).owner.write_text("{")
     found = ledger_of(run, state=State.SUCCEEDED, until=1050.0)
     assert found.wall_s == 50.0
+
+
+def test_a_run_that_stands_still_is_not_exposed_to_failures(run: RunDirectory):
+    """Its failures count by the time in which they could happen, or a week's pause would make nodes look reliable."""
+    attempt(run, submitted_at=1000.0, claimed_at=1100.0, step=40, at=1160.0)
+    attempt(run, submitted_at=9000.0, claimed_at=9050.0)
+    assert time_exposed_s(run, attempt=2, now=9080.0) == 60.0 + 30.0
+    assert time_exposed_s(run, attempt=2, now=0.0) == 60.0, "a clock that jumped back"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_clocks_do_no_second_is_negative_and_no_more_was_good_than_there_was(run: RunDirectory, seed: int):
+    draw = Random(seed)
+    for _ in range(draw.randrange(1, 5)):
+        submitted_at = draw.choice([None, draw.uniform(0, 1e5)])
+        at = draw.choice([None, draw.uniform(0, 1e5)])
+        attempt(run, submitted_at=submitted_at, claimed_at=draw.uniform(0, 1e5), step=draw.randrange(100), at=at)
+    found = ledger_of(run, state=draw.choice(list(State)), until=draw.uniform(0, 1e5))
+    assert all(part >= 0 for part in asdict(found).values()), found
+    assert found.goodput is None or 0 <= found.goodput <= 1
