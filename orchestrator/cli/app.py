@@ -33,6 +33,7 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.output import stderr
 from orchestrator.errors import DnctlError
+from orchestrator.redaction import redacted
 
 INTERRUPTED = 130
 
@@ -90,7 +91,7 @@ def main() -> None:
         app()
     except DnctlError as error:
         stderr().print("[bold red]error[/bold red]:", end=" ")
-        stderr().print(str(error), markup=False, soft_wrap=True)
+        stderr().print(redacted(str(error)), markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         stderr().print("interrupted")

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from orchestrator.cli.output import JsonOption, console, human_bytes, print_json
+from orchestrator.cli.launch import ClusterOption
+from orchestrator.cli.output import JsonOption, console, human_bytes, print_json, stderr
 from orchestrator.errors import DnctlError
 from orchestrator.run.catalogue import storage_root
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from orchestrator.engine.ask_checkup import Checkup
 
 Verdict = Literal["ok", "note", "fault"]
 _STYLES: dict[Verdict, str] = {"ok": "green", "note": "yellow", "fault": "bold red"}
@@ -36,18 +39,82 @@ class Finding:
     advice: str = ""
 
 
-def doctor(json_output: JsonOption = False) -> None:
-    """What this machine has, and what to do about what is missing.
+def doctor(cluster: ClusterOption = None, json_output: JsonOption = False) -> None:
+    """What this machine has, or the nodes of a cluster have in common, and what to do about what is missing.
 
-    Looks at GPUs, driver, packages, storage and shared memory; exits with 2 if a run would fail here.
+    Here: GPUs, driver, packages, storage and shared memory. With --cluster, by a short job on every node: GPUs, shared
+    storage, clocks, and a sum over the nodes by NCCL, or by gloo where there are no GPUs to spare. Exits with 2 if a
+    run would fail.
     """
-    findings = list(examine())
+    findings = list(examine() if cluster is None else examine_cluster(cluster))
     if json_output:
         print_json([asdict(finding) for finding in findings])
     else:
         console().print(_table(findings))
     if any(finding.verdict == "fault" for finding in findings):
         raise typer.Exit(2)
+
+
+def examine_cluster(name: str) -> Iterator[Finding]:
+    """All findings on a cluster. Raises ClusterError, or NotFoundError for a profile that isn't there."""
+    from orchestrator.engine.ask_checkup import ask_checkup
+    from orchestrator.engine.clusters import named_cluster, started_local_cluster
+
+    target = named_cluster(name)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
+    with stderr().status("looking at the nodes"):
+        found = ask_checkup(target or started_local_cluster(), storage_root())
+    for rank in found.ranks:
+        gpus = f"{rank.gpus} GPU{'' if rank.gpus == 1 else 's'}" if rank.gpus else "no GPU"
+        over = f", over {rank.interface}" if rank.interface else ""
+        yield Finding(subject="node", verdict="ok", found=f"{rank.host}: {gpus}{over}")
+    yield from _gpus_of(found)
+    yield from _sum_of(found)
+    yield _clocks_of(found)
+    if found.faults:
+        for fault in found.faults:
+            yield Finding(subject="nodes", verdict="fault", found=fault)
+    else:
+        yield Finding(subject="storage", verdict="ok", found=f"{storage_root()}: seen and written by all of them")
+
+
+def _gpus_of(found: "Checkup") -> Iterator[Finding]:
+    shown = sum(rank.gpus for rank in found.ranks)
+    if len(found.ranks) < found.num_nodes:
+        left_out = f"{found.num_nodes - len(found.ranks)} of {found.num_nodes} were left out"
+        yield Finding(subject="nodes", verdict="note", found=f"{left_out}: busy, or nothing to compute with")
+    if len(found.ranks) == found.num_nodes and shown < found.gpus_in_ray:
+        yield Finding(
+            subject="GPUs",
+            verdict="fault",
+            found=f"Ray counts {found.gpus_in_ray}, the driver shows {shown}",
+            advice="run nvidia-smi on the nodes; restart one that has lost a GPU",
+        )
+
+
+def _sum_of(found: "Checkup") -> Iterator[Finding]:
+    if len(found.ranks) == 1:
+        yield Finding(subject="network", verdict="ok", found="one node: nothing goes over a network")
+        return
+    rate = found.sum_bytes / found.sum_s
+    said = f"a sum of {human_bytes(found.sum_bytes)} over {len(found.ranks)} nodes in {1000 * found.sum_s:.3g} ms"
+    yield Finding(
+        subject=found.backend,
+        verdict="ok" if found.backend == "nccl" else "note",
+        found=f"{said}, {human_bytes(rate)}/s",
+        advice="" if found.backend == "nccl" else "gloo stood in for NCCL: there is no GPU to spare on every node",
+    )
+
+
+def _clocks_of(found: "Checkup") -> Finding:
+    from orchestrator.run.lease import LARGEST_CLOCK_DIFFERENCE_S
+
+    said = f"they differ by {1000 * found.clock_difference_s:.3g} ms"
+    if found.clock_difference_s <= LARGEST_CLOCK_DIFFERENCE_S:
+        return Finding(subject="clocks", verdict="ok", found=said)
+    advice = "set them by NTP (chrony): a lease is good for ten seconds, and living runs would read LOST"
+    return Finding(subject="clocks", verdict="fault", found=said, advice=advice)
 
 
 def _table(findings: list[Finding]) -> "Table":

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from orchestrator.train.assess import Protocol
 
 _CROPS: Mapping[int, Literal[1, 10]] = {1: 1, 10: 10}
+EvaluationClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="CLUSTER", help="Evaluate a run or a checkpoint there, on all free GPUs; here if left out."
+    ),
+]
 
 
 def evaluate_model(
@@ -71,6 +77,7 @@ def evaluate_model(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Images at a time; ten crops of one are ten.")
     ] = 64,
+    cluster: EvaluationClusterOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Evaluate a run, a checkpoint or a model on a whole validation set, each image once.
@@ -82,11 +89,18 @@ def evaluate_model(
         raise UsageError("--recipe goes with a model; a run and a checkpoint have their own")
     if is_model and best:
         raise UsageError("--best goes with a run")
+    if crops is not None and crops not in _CROPS:
+        raise UsageError(f"--crops is {crops}, must be 1 or 10")
+    if cluster is not None:
+        if is_model:
+            raise UsageError("--cluster evaluates a run or a checkpoint; a model of your own is evaluated here")
+        asked = None if loader is None else _loader(loader, "pytorch")
+        crops_asked = None if crops is None else _CROPS[crops]
+        _report_from(cluster, target, data, split, best, crops_asked, asked, batch_size, json_output=json_output)
+        return
     subject = _model(target, data, split, weights, recipe) if is_model else _trained(target, data, split, best)
     protocol = replace(subject.protocol, batch_size=batch_size, loader=_loader(loader, subject.protocol.loader))
     if crops is not None:
-        if crops not in _CROPS:
-            raise UsageError(f"--crops is {crops}, must be 1 or 10")
         protocol = replace(protocol, transform=replace(protocol.transform, crops=_CROPS[crops]))
     _report(replace(subject, protocol=protocol), json_output=json_output)
 
@@ -143,11 +157,10 @@ def _model(target: str, data: str | None, split: str, weights: Path | None, reci
 
 def _trained(target: str, data: str | None, split: str, best: bool) -> _Subject:
     from orchestrator.data.index import build_manifest
-    from orchestrator.data.loader import available_loader
     from orchestrator.engine.planning import load_plan
     from orchestrator.plan.cluster import local_shape
     from orchestrator.recipe.load import load_recipe
-    from orchestrator.train.assess import Protocol, check_classes, model_of_checkpoint
+    from orchestrator.train.assess import check_classes, model_of_checkpoint, protocol_of
 
     run, checkpoint, contents = _find_checkpoint(target, best)
     plan = load_plan(run)
@@ -163,16 +176,59 @@ def _trained(target: str, data: str | None, split: str, best: bool) -> _Subject:
         name=f"{run.name} at step {step}",
         model=model,
         images=images,
-        protocol=Protocol(
-            transform=plan.numerics.eval_transform,
-            mean=plan.numerics.mean,
-            std=plan.numerics.std,
-            loader=plan.numerics.loader if plan.numerics.loader == "pytorch" else available_loader(),
-            precision=plan.numerics.precision,
-            batch_size=1,
-            num_threads=local_shape().num_cpus,
-        ),
+        protocol=protocol_of(plan.numerics, crops=None, loader=None, batch_size=1, num_threads=local_shape().num_cpus),
     )
+
+
+def _report_from(
+    cluster: str,
+    target: str,
+    data: str | None,
+    split: str,
+    best: bool,
+    crops: Literal[1, 10] | None,
+    loader: "LoaderKind | None",
+    batch_size: int,
+    *,
+    json_output: bool,
+) -> None:
+    """Evaluate on a cluster, to which the storage of runs and the data are known by the same paths."""
+    from orchestrator.engine.clusters import named_cluster, started_local_cluster
+    from orchestrator.engine.evaluation import EvaluationTask, evaluate_on
+    from orchestrator.recipe.load import load_recipe
+
+    named = named_cluster(cluster)
+    if named is not None:
+        named.refuse_other_storage(storage_root())
+    run, checkpoint, _ = _find_checkpoint(target, best)
+    root = data or load_recipe(run.recipe).data.root
+    assert root is not None
+    task = EvaluationTask(
+        checkpoint=str(checkpoint.absolute()),
+        root=root if "://" in root else str(Path(root).absolute()),
+        split=split,
+        crops=crops,
+        loader=loader,
+        batch_size=batch_size,
+    )
+    with stderr().status(f"evaluating on {cluster}"):
+        answer = evaluate_on(named or started_local_cluster(), task)
+    name = f"{run.name}, {checkpoint.name}"
+    if json_output:
+        print_json({"target": name, **answer, "images_per_s": answer["num_images"] / answer["seconds"]})
+        return
+    counted = f"{answer['num_images']} images, {answer['crops']} crop{'' if answer['crops'] == 1 else 's'} each"
+    on = f"{answer['workers']} {'GPU' if answer['device'] == 'cuda' else 'CPU worker'}"
+    console().print(
+        f"{name}: {counted}, in {human_time(answer['seconds'])} on {on}{'' if answer['workers'] == 1 else 's'}",
+        markup=False,
+    )
+    _print_accuracies(answer["top1"], answer["correct1"], answer["top5"], answer["correct5"])
+
+
+def _print_accuracies(top1: float, correct1: int, top5: float, correct5: int) -> None:
+    console().print(f"top-1 {top1:.2f} %  ({correct1} right, error {100 - top1:.2f} %)")
+    console().print(f"top-5 {top5:.2f} %  ({correct5} right, error {100 - top5:.2f} %)")
 
 
 def _find_checkpoint(target: str, best: bool) -> tuple[RunDirectory, Path, dict[str, bytes]]:
@@ -222,5 +278,4 @@ def _report(subject: _Subject, *, json_output: bool) -> None:
     crops = subject.protocol.transform.crops
     shown = f"{accuracy.num_images} images, {crops} crop{'' if crops == 1 else 's'} each, in {human_time(seconds)}"
     console().print(f"{subject.name}: {shown}", markup=False)
-    console().print(f"top-1 {accuracy.top1:.2f} %  ({accuracy.correct1} right, error {100 - accuracy.top1:.2f} %)")
-    console().print(f"top-5 {accuracy.top5:.2f} %  ({accuracy.correct5} right, error {100 - accuracy.top5:.2f} %)")
+    _print_accuracies(accuracy.top1, accuracy.correct1, accuracy.top5, accuracy.correct5)

@@ -225,14 +225,11 @@ def _memory(memory: MemoryEstimate | None) -> Iterator[Row]:
 
 
 def _limits(execution: Execution) -> Iterator[Row]:
-    limits = (
-        (execution.max_hours, f"{execution.max_hours} hours with workers"),
-        (
-            execution.max_money,
-            f"{execution.max_money} of money, at {execution.price_per_worker_hour} a worker and hour",
-        ),
-    )
-    said = [text for limit, text in limits if limit is not None]
+    said = []
+    if execution.max_hours is not None:
+        said.append(f"{execution.max_hours:g} hours with workers")
+    if execution.max_money is not None:
+        said.append(f"{execution.max_money:g} of money, at {execution.price_per_worker_hour:g} a worker and hour")
     if said:
         yield "limits", f"stopped with a checkpoint after {' or '.join(said)}, over all attempts"
 

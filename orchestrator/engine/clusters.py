@@ -9,6 +9,7 @@ from orchestrator.engine.dashboard import Dashboard, find_token
 from orchestrator.engine.profile import LocalProfile, ReachedProfile, SlurmProfile
 from orchestrator.engine.profiles import ProfileFile, find_profile, read_profile
 from orchestrator.errors import ClusterError, UsageError
+from orchestrator.redaction import has_password
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,11 @@ def named_cluster(name: str | None, *, last: str | None = None) -> Cluster | Non
     name = name or os.environ.get("DNCTL_CLUSTER") or os.environ.get("RAY_ADDRESS") or last
     if not name or name in (LOCAL, "auto"):
         return None
+    if has_password(name):
+        raise UsageError(
+            "--cluster: found a URL with a password, which would be kept with the run; give the address alone, and the "
+            "cluster's token in RAY_AUTH_TOKEN_PATH or a profile"
+        )
     if name.startswith(("http://", "https://")):
         return Cluster(name=name.rstrip("/"), jobs_address=name.rstrip("/"))
     if "://" in name:

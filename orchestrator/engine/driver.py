@@ -18,6 +18,7 @@ from time import time
 
 from orchestrator.engine.turn import Tell, Turn
 from orchestrator.errors import ClusterError, DnctlError, RunStoppedError
+from orchestrator.redaction import RedactingFormatter
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, failure, read_ending
@@ -28,6 +29,7 @@ from orchestrator.run.state import State, write_state
 
 _log = logging.getLogger(__name__)
 
+LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 POLL_INTERVAL_S = 0.5
 MAX_REASON_LENGTH = 300
 _FINAL_STATE = {"finished": State.SUCCEEDED, "stopped": State.STOPPED, "failed": State.FAILED}
@@ -40,8 +42,15 @@ def main() -> int:
     """Drive the run that the command line names, with Ray."""
     from orchestrator.engine.trainer import fit_with_ray  # imports ray
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    log_to_stderr()
     return drive(RunDirectory(Path(sys.argv[1])), fit_with_ray)
+
+
+def log_to_stderr() -> None:
+    """Log what happens, for the job's own log."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def drive(run: RunDirectory, fit: Fit, *, may_wait: bool = True) -> int:
@@ -56,7 +65,7 @@ def drive(run: RunDirectory, fit: Fit, *, may_wait: bool = True) -> int:
     holder = secrets.token_hex(8)
     attempt = run.claim_attempt(holder, submitted_at=run.read_state().updated_at)
     log_file = logging.FileHandler(attempt.logs / "driver.log")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    log_file.setFormatter(RedactingFormatter(LOG_FORMAT))
     logging.getLogger().addHandler(log_file)
     keeper = LeaseKeeper(run.lease, holder=holder, newest_attempt=run.newest_attempt)
     _log.info("attempt %d of %s begins", attempt.number, run.name)

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Protocol
@@ -65,12 +65,16 @@ class RayJobs:
 
     def submit(self, run: RunDirectory, job_id: str) -> None:
         """Submit the driver of a run as a job of that id, which must be new to the cluster."""
+        self.start("orchestrator.engine.driver", [str(run.path)], job_id, metadata={"dnctl_run": run.name})
+
+    def start(self, module: str, arguments: Sequence[str], job_id: str, *, metadata: dict[str, str]) -> None:
+        """Run one of our modules as a job of that id, which must be new to the cluster."""
         with self._translated():
             self._client.submit_job(
-                entrypoint=self._module("orchestrator.engine.driver", str(run.path)),
+                entrypoint=self._module(module, *arguments),
                 submission_id=job_id,
                 runtime_env=self._runtime_env(),
-                metadata={"dnctl_run": run.name},
+                metadata=metadata,
             )
 
     def call(self, module: str, *arguments: str) -> None:
@@ -107,9 +111,13 @@ class RayJobs:
 
     def log_tail(self, run: RunDirectory, job_id: str, num_lines: int = 12) -> str:
         """The last lines that a job's driver printed."""
+        return "\n".join(self.log(job_id).rstrip().splitlines()[-num_lines:])
+
+    def log(self, job_id: str) -> str:
+        """All that a job's driver printed."""
         with self._translated():
             log: str = self._client.get_job_logs(job_id)
-        return "\n".join(log.rstrip().splitlines()[-num_lines:])
+        return log
 
     def end(self, job_id: str) -> None:
         """End a job at once: SIGTERM, three seconds, SIGKILL."""

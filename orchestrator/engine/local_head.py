@@ -44,7 +44,7 @@ def main() -> int:
     ending = Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
     signal.signal(signal.SIGINT, lambda *_: ending.set())
-    gcs_port, dashboard_port, client_port, agent_port = _free_ports(4)
+    gcs_port, dashboard_port, client_port, agent_port = free_ports(4)
     node_ip = _node_ip()
     # Sockets lie below the temporary directory: a name of its own for each head, so that old ones are never met.
     temporary = directory() / f"{os.getpid()}"
@@ -105,7 +105,7 @@ def _ray_environment(token_path: Path) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> Iterator[int]:
+def free_ports(count: int) -> Iterator[int]:
     """Ports that nobody listens on at this moment."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -26,6 +26,7 @@ from orchestrator.engine.waiting import WaitingForRoom
 from orchestrator.errors import ClusterError, DnctlError, RunStoppedError
 from orchestrator.plan.plan import Execution, Placement
 from orchestrator.recipe.load import load_recipe
+from orchestrator.redaction import redacted
 from orchestrator.run import files
 from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
@@ -116,11 +117,21 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
         if ending is None and newest_step(run.checkpoints) > newest:
             _log.warning("the workers failed, but not without progress: %s", error)
             return _Next.ATTEMPT
-        raise
+        own = own_error(error)
+        if own is None:
+            raise
+        raise own from error
     finally:
         waiting.close()
     ending = read_ending(run.attempt(run.newest_attempt()[0]))
     return _Next.ATTEMPT if ending is not None and ending.outcome == "paused" else _Next.NOTHING
+
+
+def own_error(error: TrainingFailedError) -> DnctlError | None:
+    """What a worker said in our own words, where that is why training failed."""
+    failures = getattr(error, "worker_failures", {})
+    causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
+    return next((cause for cause in causes if isinstance(cause, DnctlError)), None)
 
 
 def _trainer(attempt: AttemptDirectory, task: WorkerTask) -> "ray.train.torch.TorchTrainer":
@@ -215,7 +226,7 @@ class _FailureRecorder(ray.train.UserCallback):  # type: ignore[misc]
         reason = "; ".join(f"worker {rank}: {fault}" for rank, fault in faults.items())
         number = len(attempt.worker_failures)
         files.write_json(
-            attempt.path / f"worker-failure-{number:03d}.json", {"reason": f"starting again after {reason}"}
+            attempt.path / f"worker-failure-{number:03d}.json", {"reason": redacted(f"starting again after {reason}")}
         )
 
 

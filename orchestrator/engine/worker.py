@@ -3,6 +3,7 @@
 import faulthandler
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -11,13 +12,16 @@ import ray.train
 import ray.train.torch
 
 from orchestrator.data.index import Dataset, index_dataset
+from orchestrator.engine.checkup import GroupCheck, check_group
 from orchestrator.engine.notices.own_node import acknowledge, watch_own_node
 from orchestrator.engine.task import WorkerTask
-from orchestrator.errors import DataError, DnctlError, RunStoppedError
+from orchestrator.errors import DataError, DnctlError, RunStoppedError, StorageError
 from orchestrator.plan.placement import at_world_size
+from orchestrator.redaction import RedactingFormatter
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory
 from orchestrator.run.ending import Ending, failure, read_ending, record_ending
+from orchestrator.run.lease import LARGEST_CLOCK_DIFFERENCE_S
 from orchestrator.run.spent import write_worker_nodes
 from orchestrator.train.loop import Outcome, train
 from orchestrator.train.reporter import RunReporter, SilentReporter
@@ -33,6 +37,7 @@ def train_worker(task: WorkerTask) -> None:
     attempt = _join_attempt(task, world)
     if attempt is None:
         return
+    check = _check_group(world, attempt)
     _redirect_output(attempt.rank_log(world.rank))
     worker_nodes = world.gather_text(ray.get_runtime_context().get_node_id())
     if world.is_first:
@@ -40,7 +45,7 @@ def train_worker(task: WorkerTask) -> None:
     _log.info("worker %d of %d, process %d, on %s", world.rank, world.size, os.getpid(), world.device)
     watch = watch_own_node() if context.get_local_rank() == 0 else None
     try:
-        outcome = _train(task, attempt, world)
+        outcome = _train(task, attempt, world, check)
     except DnctlError as error:
         _log.error("%s", error)
         record_ending(attempt, failure(error))
@@ -49,7 +54,7 @@ def train_worker(task: WorkerTask) -> None:
         if watch is not None:
             watch.close()
     if world.is_first:
-        record_ending(attempt, _ending(outcome, task))
+        record_ending(attempt, ending_of(outcome, task))
     if watch is not None and outcome is Outcome.PAUSED:
         acknowledge(watch)
 
@@ -61,6 +66,11 @@ def _join_attempt(task: WorkerTask, world: World) -> AttemptDirectory | None:
 
 
 def _number_of_attempt(task: WorkerTask) -> int | None:
+    if not task.run.path.is_dir():
+        raise StorageError(
+            f"on {socket.gethostname()} there is no {task.run.path}: the nodes don't share storage; mount the same one "
+            "there on every node, or set DNCTL_STORAGE to a folder that is shared"
+        )
     newest, holder = task.run.newest_attempt()
     attempt = task.run.attempt(newest)
     if holder != task.holder or read_ending(attempt) is not None:
@@ -69,6 +79,19 @@ def _number_of_attempt(task: WorkerTask) -> int | None:
     while attempt.worker_failures or not files.create_exclusively(attempt.path / "workers.json", b"{}"):
         attempt = task.run.claim_attempt(task.holder)
     return attempt.number
+
+
+def _check_group(world: World, attempt: AttemptDirectory) -> GroupCheck:
+    """What the nodes have in common. Raises StorageError on every rank if that isn't enough to train."""
+    check = check_group(world, attempt.path / "checkup")
+    faults = list(check.faults(attempt.path))
+    if faults:
+        error = StorageError("; ".join(faults))
+        if world.is_first:
+            record_ending(attempt, failure(error))
+        world.gather_text("")  # the first one has said so, before Ray learns that anybody failed
+        raise error
+    return check
 
 
 def _redirect_output(path: Path) -> None:
@@ -80,10 +103,12 @@ def _redirect_output(path: Path) -> None:
         os.dup2(log.fileno(), 2)
     faulthandler.enable()
     logging.captureWarnings(capture=True)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
-def _train(task: WorkerTask, attempt: AttemptDirectory, world: World) -> Outcome:
+def _train(task: WorkerTask, attempt: AttemptDirectory, world: World, check: GroupCheck) -> Outcome:
     dataset = _open_dataset(task)
     plan = at_world_size(task.plan, world.size)
     if not world.is_first:
@@ -92,10 +117,28 @@ def _train(task: WorkerTask, attempt: AttemptDirectory, world: World) -> Outcome
     reporter = RunReporter(
         task.run, attempt=attempt.number, keep_last=execution.keep_last, keep_best=execution.keep_best
     )
+    _report_check(reporter, check)
     try:
         return train(plan, dataset, world, reporter)
     finally:
         reporter.close()
+
+
+def _report_check(reporter: RunReporter, check: GroupCheck) -> None:
+    if len(check.ranks) == 1:
+        return
+    difference_s = check.clock_difference_s
+    reporter.event(
+        "workers_checked",
+        backend=check.backend,
+        interface=check.ranks[0].interface,
+        sum_bytes=check.sum_bytes,
+        sum_s=check.sum_s,
+        clock_difference_s=difference_s,
+    )
+    if difference_s > LARGEST_CLOCK_DIFFERENCE_S:
+        hosts = {rank.host: rank.clock_ahead_s for rank in check.ranks}
+        reporter.event("clocks_differ", clock_difference_s=difference_s, ahead_s=hosts)
 
 
 def _open_dataset(task: WorkerTask) -> Dataset:
@@ -109,7 +152,8 @@ def _open_dataset(task: WorkerTask) -> Dataset:
     return dataset
 
 
-def _ending(outcome: Outcome, task: WorkerTask) -> Ending:
+def ending_of(outcome: Outcome, task: WorkerTask) -> Ending:
+    """What the first rank says of how the loop ended."""
     if outcome is Outcome.PAUSED:
         return Ending(outcome="paused", reason="paused, with a checkpoint, for other workers to go on", exit_code=0)
     if outcome is Outcome.STOPPED:

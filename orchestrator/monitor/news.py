@@ -33,6 +33,7 @@ _BAD = (
     "spike",
     "full",
     "error",
+    "differ",
 )
 
 
@@ -86,6 +87,18 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return reason
         case {"event": "straggler", "rank": rank, "host": host, "phase": phase, "factor": float(factor)}:
             return f"worker {rank} on {host} is slow in {phase}: {min(factor, 999):.2g} times the others' time"
+        case {
+            "event": "workers_checked",
+            "backend": backend,
+            "sum_s": float(sum_s),
+            "clock_difference_s": float(clocks),
+        }:
+            return (
+                f"workers see the storage and one another: a sum by {backend} takes {1000 * sum_s:.3g} ms, clocks "
+                f"differ by {1000 * clocks:.3g} ms"
+            )
+        case {"event": "clocks_differ", "clock_difference_s": float(clocks)}:
+            return f"the clocks of the nodes differ by {clocks:.1f} s: set them by NTP, or living runs will read LOST"
         case {"event": "data_slow"}:
             return "all workers wait for images: more than a quarter of a step"
         case {"event": "network_slow"}:

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
+from orchestrator.redaction import has_password
+
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
@@ -19,6 +21,8 @@ def _expand_variables(text: str, info: ValidationInfo) -> str:
             f"found {text!r}, but {' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set in the environment"
         )
     expanded = _VARIABLE.sub(lambda match: environment[match.group(1)], text)
+    if has_password(expanded):
+        raise ValueError("found a URL with a password; allowed: the URL alone, and the password in the environment")
     if not expanded.strip():
         raise ValueError(f"found {text!r}, which is empty; allowed: a path, in which ${{VAR}} is replaced")
     if expanded.partition("/")[0] == "~" and "HOME" in environment:

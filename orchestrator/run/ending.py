@@ -1,9 +1,10 @@
 """How an attempt ended, as its workers say it: one file, and the first worker that knows writes it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from orchestrator.errors import DnctlError, RunStoppedError, StorageError
+from orchestrator.redaction import redacted
 from orchestrator.run import documents, files
 from orchestrator.run.directory import AttemptDirectory
 
@@ -27,7 +28,8 @@ def failure(error: DnctlError) -> Ending:
 
 def record_ending(attempt: AttemptDirectory, ending: Ending) -> None:
     """Say how the attempt ended, unless somebody has."""
-    files.create_exclusively(attempt.ending, files.json_bytes(asdict(ending)))
+    kept = replace(ending, reason=redacted(ending.reason))
+    files.create_exclusively(attempt.ending, files.json_bytes(asdict(kept)))
 
 
 def read_ending(attempt: AttemptDirectory) -> Ending | None:

@@ -18,6 +18,8 @@ from orchestrator.run import documents, files
 
 RENEWAL_INTERVAL_S = 2.0
 LEASE_DURATION_S = 10.0
+LARGEST_CLOCK_DIFFERENCE_S = 2.0
+"""Between nodes: with more, a lease that is held could look stale."""
 RENEWALS_WATCHED = 2.0
 """Of a lease that has run out by the clock: so many intervals without a renewal, and its holder is gone."""
 

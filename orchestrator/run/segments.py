@@ -13,6 +13,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from orchestrator.errors import StorageError
+from orchestrator.redaction import redacted
 from orchestrator.run import documents, files
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class SegmentWriter:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; it is on storage within FLUSH_INTERVAL_S."""
-        line = documents.seal(json.dumps(row, ensure_ascii=False).encode()) + b"\n"
+        line = documents.seal(redacted(json.dumps(row, ensure_ascii=False)).encode()) + b"\n"
         with self._lines_lock:
             self._lines.append(line)
 

@@ -8,11 +8,12 @@ A finished run never changes, except that STOPPED and FAILED lead back to PENDIN
 state that anybody writes: it is how a reader calls an active run whose writer stopped renewing its lease.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 from orchestrator.errors import StorageError
+from orchestrator.redaction import redacted
 from orchestrator.run import documents, files
 
 
@@ -67,7 +68,7 @@ def create_state(path: Path, record: StateRecord) -> bool:
 
 def write_state(path: Path, record: StateRecord) -> None:
     """Replace state.json."""
-    files.write_json(path, asdict(record))
+    files.write_json(path, asdict(replace(record, reason=redacted(record.reason))))
 
 
 def read_state(path: Path) -> StateRecord:

@@ -1,14 +1,15 @@
 """Evaluation outside of a run: given weights, given images, one process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from orchestrator.data.loader import LoaderKind, open_loader
+from orchestrator.data.loader import LoaderKind, available_loader, open_loader
 from orchestrator.data.manifest import Manifest
 from orchestrator.errors import DataError
 from orchestrator.models import create_model
@@ -38,11 +39,41 @@ class Protocol:
     num_threads: int
 
 
+def protocol_of(
+    numerics: Numerics,
+    *,
+    crops: Literal[1, 10] | None,
+    loader: LoaderKind | None,
+    batch_size: int,
+    num_threads: int,
+) -> Protocol:
+    """How a run showed its validation images. crops and loader: None for the run's own."""
+    transform = numerics.eval_transform
+    own_loader = numerics.loader if numerics.loader == "pytorch" else available_loader()
+    return Protocol(
+        transform=transform if crops is None else replace(transform, crops=crops),
+        mean=numerics.mean,
+        std=numerics.std,
+        loader=loader or own_loader,
+        precision=numerics.precision,
+        batch_size=batch_size,
+        num_threads=num_threads,
+    )
+
+
 def assess(
-    model: nn.Module, images: Manifest, protocol: Protocol, *, on_batch: Callable[[int], None] = lambda done: None
+    model: nn.Module,
+    images: Manifest,
+    protocol: Protocol,
+    *,
+    world: World | None = None,
+    on_batch: Callable[[int], None] = lambda done: None,
 ) -> Accuracy:
-    """Top-1 and top-5 of a model over all images, on a GPU if there is one. on_batch: told how many are done."""
-    world = World.single("cuda" if torch.cuda.is_available() else "cpu")
+    """Top-1 and top-5 of a model over all images, each of them on one of the ranks.
+
+    world: None for this process alone, on a GPU if there is one. on_batch: told how many are done here.
+    """
+    world = world or World.single("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = max(1, protocol.batch_size // protocol.transform.crops)
     normalize = Normalize(mean=protocol.mean, std=protocol.std, device=world.device, channels_last=False)
     loader = open_loader(
@@ -53,6 +84,7 @@ def assess(
         requests=evaluation_requests(np.arange(images.num_samples), world, batch_size=batch_size),
         max_batch_size=batch_size,
         device=world.device_type,
+        device_index=world.device.index or 0,
         num_threads=protocol.num_threads,
         decoder="mixed" if world.device_type == "cuda" else "cpu",
     )

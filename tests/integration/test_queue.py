@@ -1,5 +1,6 @@
-"""A run with a limit and one that begins after it, on a real Ray cluster of this machine."""
+"""Short jobs beside runs, runs with limits and runs after runs, on a real Ray cluster of this machine."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,23 @@ def test_a_limit_stops_a_run_and_the_next_one_waits_for_it(dnctl: Dnctl, small_i
     assert dnctl("wait", "second").returncode == 0
     assert status(dnctl, "first")["state"] == "SUCCEEDED"
     assert status(dnctl, "second")["ledger"]["queue"] > 0
+
+
+def test_an_evaluation_on_the_cluster_counts_as_the_run_did_and_nodes_are_looked_at(
+    dnctl: Dnctl, small_images: Path
+) -> None:
+    assert dnctl(*launch_arguments(small_images, "plain", 2, ["train.epochs=2"])).returncode == 0
+    answer = dnctl("eval", "plain", "--cluster", "local", "--json")
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout)
+    assert (found["num_images"], found["device"]) == (11, "cpu")
+    assert found["top1"] == status(dnctl, "plain")["top1"]
+
+    missing = dnctl("eval", "plain", "--cluster", "local", "--data", str(small_images / "train"))
+    assert missing.returncode == 2, missing.stderr
+    assert "Traceback" not in missing.stderr
+
+    looked = dnctl("doctor", "--cluster", "local", "--json")
+    assert looked.returncode == 0, looked.stderr
+    verdicts = {finding["subject"]: finding["verdict"] for finding in json.loads(looked.stdout)}
+    assert verdicts == {"node": "ok", "network": "ok", "clocks": "ok", "storage": "ok"}

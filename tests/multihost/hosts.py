@@ -121,9 +121,18 @@ class Hosts:
         return self.folder / f"notices-{host.namespace}"
 
     def start_node(
-        self, host: Host, num_cpus: int, *, is_head: bool = False, variables: Mapping[str, str] = MappingProxyType({})
+        self,
+        host: Host,
+        num_cpus: int,
+        *,
+        is_head: bool = False,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        hidden: Path | None = None,
     ) -> None:
-        """Start Ray on a host, with these variables in its environment."""
+        """Start Ray on a host, with these variables in its environment.
+
+        hidden: a folder in whose place the host has one of its own.
+        """
         role = (
             [*("--head", "--port", str(GCS_PORT), "--dashboard-host", host.address), "--disable-usage-stats"]
             if is_head
@@ -131,9 +140,12 @@ class Hosts:
         )
         common = ["--node-ip-address", host.address, "--num-cpus", str(num_cpus), "--object-store-memory", "100000000"]
         temporary = ["--temp-dir", str(self.folder / host.namespace)] if is_head else []
+        start = [*RAY, "start", *role, *common, *temporary]
+        if hidden is not None:  # `ip netns exec` has mounts of its own
+            start = ["sh", "-c", f'mount -t tmpfs none {hidden} && exec "$@"', "sh", *start]
         for tries_left in reversed(range(START_TRIES)):
             try:
-                host.run(*RAY, "start", *role, *common, *temporary, environment={**self.environment, **variables})
+                host.run(*start, environment={**self.environment, **variables})
                 return
             except AssertionError:  # Ray waits for half a minute, which a busy machine may exceed
                 if not tries_left:

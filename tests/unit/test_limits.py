@@ -1,21 +1,36 @@
 """Limits of a recipe: what counts, when the run is stopped, and what is said of it before and after."""
 
 import json
+import signal
 from pathlib import Path
 from time import monotonic, sleep, time
 
 import pytest
 
+from orchestrator.data.index import index_dataset
+from orchestrator.engine.deviation import deviate
+from orchestrator.engine.driver import drive
 from orchestrator.engine.limits import LimitWatch
+from orchestrator.engine.planning import load_plan, make_plan, write_plan
+from orchestrator.engine.task import WorkerTask
 from orchestrator.engine.trainer import limits_of
+from orchestrator.engine.turn import Tell
+from orchestrator.engine.worker import ending_of
 from orchestrator.errors import RecipeError, RunStoppedError
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run import files
-from orchestrator.run.directory import RunDirectory
-from orchestrator.run.ending import failure
-from orchestrator.run.progress import Progress, write_progress
-from orchestrator.run.spent import Limits, Spent, read_spent
+from orchestrator.run.checkpoints import list_checkpoints
+from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.ending import failure, record_ending
+from orchestrator.run.progress import Progress, read_progress, write_progress
+from orchestrator.run.spent import Limits, Spent, read_spent, write_worker_nodes
+from orchestrator.run.state import State
+from orchestrator.run.status import read_status
+from orchestrator.train.loop import train
+from orchestrator.train.reporter import RunReporter
+from orchestrator.train.world import World
+from tests.training import make_run
 from tests.unit.test_plan_resolve import plan
 
 HOUR = 3600.0
@@ -121,3 +136,46 @@ def test_plans_from_before_there_were_limits_can_be_read():
     for key in ("max_hours", "max_money", "price_per_worker_hour"):
         del document["execution"][key]
     assert type(plan()).from_json(json.dumps(document)) == plan()
+
+
+def _fits_in_this_process(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
+    """What Ray's workers and the trainer do around the loop, with one worker and without Ray."""
+    plan = load_plan(run)
+    assert plan is not None
+    root = load_recipe(run.recipe).data.root
+    assert root is not None
+    write_worker_nodes(attempt.worker_nodes, ["this one"])
+    watch = LimitWatch(run, limits_of(plan.execution))
+    reporter = RunReporter(run, attempt=attempt.number, keep_last=2, keep_best=1)
+    try:
+        outcome = train(plan, index_dataset(root), World.single(), reporter)
+    finally:
+        reporter.close()
+        watch.close()
+    task = WorkerTask(run=run, plan=plan, holder=holder, data_root=root, damaged="refuse")
+    record_ending(attempt, ending_of(outcome, task))
+
+
+@pytest.mark.slow
+def test_a_run_stops_at_its_limit_with_a_checkpoint_and_goes_on_with_a_higher_one(tmp_path: Path, small_images: Path):
+    before = signal.getsignal(signal.SIGTERM)
+    rare = ["train.epochs=400", "eval.every_epochs=400", "checkpoint.every_epochs=400"]
+    run = make_run(tmp_path / "run", small_images, workers=1, overrides=[*rare, "limits.hours=0.0005"])
+    assert drive(run, _fits_in_this_process) == RunStoppedError.exit_code
+    status = read_status(run, now=time())
+    assert status.state is State.STOPPED
+    assert status.reason.startswith("stopped with a checkpoint: limits.hours is reached: ")
+    progress = status.progress
+    assert progress is not None
+    assert 0 < progress.step < progress.num_steps
+    newest = list_checkpoints(run.checkpoints)[-1]
+    assert (newest.step, status.spent.hours >= 0.0005) == (progress.step, True)
+
+    run.stop_request.unlink()  # as resume does
+    again = load_recipe(run.recipe, ["limits.hours=1", f"train.epochs={newest.step // 3 + 2}"])
+    deviate(run, again)
+    write_plan(run, make_plan(again, ClusterShape(num_cpus=1), before=load_plan(run)))
+    assert drive(run, _fits_in_this_process) == 0
+    first_steps = [read_progress(attempt.progress) for attempt in run.attempts()]
+    assert [progress.first_step for progress in first_steps if progress is not None] == [0, newest.step]
+    signal.signal(signal.SIGTERM, before)
