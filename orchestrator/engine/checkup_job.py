@@ -48,11 +48,11 @@ def main() -> int:
             ),
             run_config=ray.train.RunConfig(name="checkup", storage_path=scratch),
         ).fit()
-        write_answer({**result.metrics["check"], "num_nodes": len(alive), "gpus_in_ray": sum(gpus.values())})
+        write_answer({**result.return_value, "num_nodes": len(alive), "gpus_in_ray": sum(gpus.values())})
     return 0
 
 
-def _check(probe: str) -> None:
+def _check(probe: str) -> dict[str, Any]:
     """What runs on each rank; the import is here so that Ray's controller doesn't pay for torch."""
     from orchestrator.engine.checkup import check_group
     from orchestrator.train.world import World
@@ -61,8 +61,7 @@ def _check(probe: str) -> None:
     device = ray.train.torch.get_device()
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
     check = check_group(world, Path(probe))
-    document: dict[str, Any] = {**check.to_json(), "faults": list(check.faults(Path(probe).parent))}
-    ray.train.report({"check": document})
+    return {**check.to_json(), "faults": list(check.faults(Path(probe).parent))}
 
 
 if __name__ == "__main__":

@@ -44,12 +44,12 @@ def main() -> int:
             ),
             run_config=ray.train.RunConfig(name="evaluation", storage_path=scratch),
         ).fit()
-        write_answer(result.metrics)
+        write_answer(result.return_value)
     return 0
 
 
-def _evaluate(task: EvaluationTask, num_threads: int) -> None:
-    """What runs on each rank; the imports are here so that Ray's controller doesn't pay for torch."""
+def _evaluate(task: EvaluationTask, num_threads: int) -> dict[str, Any]:
+    """What runs on each rank, and what the first one found counts; the imports are here so that Ray's controller doesn't pay for torch."""
     from orchestrator.data.index import build_manifest
     from orchestrator.engine.planning import load_plan
     from orchestrator.run.checkpoints import read_checkpoint
@@ -72,7 +72,7 @@ def _evaluate(task: EvaluationTask, num_threads: int) -> None:
     world.gather_text("")  # all are ready: what follows is timed
     began_at = perf_counter()
     accuracy = assess(model, images, protocol, world=world)
-    document: dict[str, Any] = {
+    return {
         **accuracy.to_json(),
         "crops": protocol.transform.crops,
         "loader": protocol.loader,
@@ -80,7 +80,6 @@ def _evaluate(task: EvaluationTask, num_threads: int) -> None:
         "device": world.device_type,
         "seconds": perf_counter() - began_at,
     }
-    ray.train.report(document)
 
 
 if __name__ == "__main__":
