@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _evaluate(task: EvaluationTask, num_threads: int) -> dict[str, Any]:
-    """What runs on each rank, and what the first one found counts; the imports are here so that Ray's controller doesn't pay for torch."""
+    """What runs on each rank. The imports are here so that Ray's controller doesn't pay for torch."""
     from orchestrator.data.index import build_manifest
     from orchestrator.engine.planning import load_plan
     from orchestrator.run.checkpoints import read_checkpoint
