@@ -23,6 +23,7 @@ from orchestrator.run.directory import AttemptDirectory
 from orchestrator.run.ending import Ending, failure, read_ending, record_ending
 from orchestrator.run.lease import LARGEST_CLOCK_DIFFERENCE_S
 from orchestrator.run.spent import write_worker_nodes
+from orchestrator.train.compilation import keep_compiled
 from orchestrator.train.loop import Outcome, train
 from orchestrator.train.reporter import RunReporter, SilentReporter
 from orchestrator.train.world import World
@@ -109,6 +110,7 @@ def _redirect_output(path: Path) -> None:
 
 
 def _train(task: WorkerTask, attempt: AttemptDirectory, world: World, check: GroupCheck) -> Outcome:
+    keep_compiled(task.run.compiled.absolute())
     dataset = _open_dataset(task)
     plan = at_world_size(task.plan, world.size)
     if not world.is_first:

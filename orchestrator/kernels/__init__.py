@@ -1,1 +1,6 @@
 """Triton kernels, and functions that launch them on plain tensors. Imported only where a GPU or the interpreter is."""
+
+import os
+
+# A product and a sum are rounded once, as GPUs do it in one instruction; Triton wants to hear it.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")

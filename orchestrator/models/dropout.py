@@ -20,11 +20,12 @@ _LAYER_SHIFT = 8
 class SampleKeys:
     """Which samples the next forward pass holds, in the order of the batch.
 
+    epoch: a number, or an int64 scalar on the model's device.
     indices: int64[n], the samples' numbers in the manifest, on the model's device.
     """
 
     seed: int
-    epoch: int
+    epoch: int | Tensor
     indices: Tensor
 
 
@@ -125,7 +126,7 @@ def number_masks(model: nn.Module) -> None:
         mask.layer = layer
 
 
-def set_sample_keys(model: nn.Module, *, seed: int, epoch: int, indices: Tensor) -> None:
+def set_sample_keys(model: nn.Module, *, seed: int, epoch: int | Tensor, indices: Tensor) -> None:
     """Tell all masks of a model which samples the next forward passes hold, until told anew.
 
     indices: int64[n]; moved to the model's device here, once for all layers.

@@ -203,6 +203,8 @@ class Execution:
     """Of all attempts together, with workers; likewise the next."""
     max_money: float | None = None
     price_per_worker_hour: float | None = None
+    cuda_graphs: bool = False
+    """Whether steps are recorded and replayed; plans made before this could be chosen don't say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,6 +149,7 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
         max_hours=recipe.limits.hours,
         max_money=recipe.limits.money,
         price_per_worker_hour=recipe.cluster.price_per_worker_hour,
+        cuda_graphs=recipe.train.cuda_graphs == "auto" and placement.device == "cuda" and not placement.split_groups,
     )
 
 

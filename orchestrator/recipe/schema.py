@@ -189,6 +189,9 @@ class Train(Section):
     """Keep images as NHWC in memory: faster on GPUs with bf16 or fp16."""
     deterministic: bool = True
     """Use deterministic algorithms alone, so that a resumed run is bitwise the undisturbed one."""
+    cuda_graphs: Literal["auto", "off"] = "auto"
+    """Whether a GPU's steps are recorded once and replayed, with one launch in place of thousands and the same result;
+    "auto": where workers have GPUs and share no batch-norm group."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of each label that is spread over all classes; the paper uses none."""
     clip_grad_norm: Positive | None = None

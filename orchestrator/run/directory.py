@@ -10,6 +10,7 @@
       attempts/<n>/ending.json          how it ended, if its workers could say
       attempts/<n>/logs/                one file a rank, one for the driver
       checkpoints/step-<step>.<n>/
+      compiled/                         kernels, for workers that start later
       requests/                         what commands ask of the run: to stop, to be submitted
 
 Whatever an attempt writes carries its number in the path, so a late writer of an old attempt harms nothing.
@@ -111,6 +112,11 @@ class RunDirectory:
     def lease(self) -> Path:
         """Who writes now, and until when."""
         return self.path / "lease.json"
+
+    @property
+    def compiled(self) -> Path:
+        """What was compiled for the run's workers."""
+        return self.path / "compiled"
 
     @property
     def checkpoints(self) -> Path:

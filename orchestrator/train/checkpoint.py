@@ -99,8 +99,10 @@ def unpack(
             raise CheckpointError(
                 f"checkpoint {source}: the momentum of {name} is {list(momentum.shape)}, not {list(parameter.shape)}"
             )
-        buffer = torch.empty_like(parameter, memory_format=torch.preserve_format)
-        optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(momentum)
+        of_parameter = optimizer.state[parameter]
+        if of_parameter.get("momentum_buffer") is None:
+            of_parameter["momentum_buffer"] = torch.empty_like(parameter, memory_format=torch.preserve_format)
+        of_parameter["momentum_buffer"].copy_(momentum)  # where it is: a recorded step knows it by its address
     return state
 
 

@@ -7,6 +7,9 @@ four groups in turn comes to the same bits as four ranks that compute one each (
 DDP would rearrange its buckets after its first backward pass, so that a resumed run added in another order than an
 undisturbed one; `find_unused_parameters` keeps the arrangement as it is, for the cost of a walk over the graph
 (docs/adr/0002-fixed-buckets.md).
+
+A step that is recorded as a CUDA graph can't have DDP's hooks in it. There gradients are gathered in one piece of
+memory, and summed over ranks between the recorded parts: the same sums, not hidden behind the backward pass.
 """
 
 from collections.abc import Iterator
@@ -86,6 +89,12 @@ class SummedGradients:
             self._launched_at = _now(self._device)
         return future.then(lambda done: done.value()[0].to(flat.dtype))
 
+    def sum_over_ranks(self) -> None:
+        """Nothing: DDP's hook has done it."""
+
+    def hand_over(self) -> None:
+        """Nothing: the sum is in `Parameter.grad`."""
+
     def wait_s(self) -> float:
         """Seconds from the end of this rank's backward pass to the sum being there: communication not hidden.
 
@@ -101,6 +110,82 @@ class SummedGradients:
             return float(launched_at.elapsed_time(now)) / 1000
         assert isinstance(now, float)
         return now - launched_at
+
+
+class GatheredGradients:
+    """The same sums for recorded steps: on this rank, then over ranks, then handed over to `Parameter.grad`."""
+
+    def __init__(self, model: nn.Module, world: World, *, sum_dtype: torch.dtype) -> None:
+        """Ranks take over the first rank's parameters and buffers. sum_dtype: as `SummedGradients`'s."""
+        self._world = world
+        self._sum_dtype = sum_dtype
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._sums: Tensor | None = None
+        self._is_first_group = True
+        self._timing: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        self._wait_s = 0.0
+        self.module = model
+        """What forward passes go through."""
+        if world.size > 1:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.detach(), src=0)
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Forward and backward of a group that is not this rank's last."""
+        yield
+        self._gather()
+        self._is_first_group = False
+
+    @contextmanager
+    def summing(self) -> Iterator[None]:
+        """Forward and backward of this rank's last group."""
+        yield
+        self._gather()
+        self._is_first_group = True
+
+    def _gather(self) -> None:
+        if self._sums is None:  # no part of the loss, no gradient: timm has models with such parameters
+            self._parameters = [parameter for parameter in self._parameters if parameter.grad is not None]
+            num_values = sum(parameter.numel() for parameter in self._parameters)
+            self._sums = torch.empty(num_values, dtype=self._sum_dtype, device=self._world.device)
+        gradients = [parameter.grad for parameter in self._parameters]
+        # A gradient has its parameter's memory layout, which has no gaps, but may be channels_last.
+        latest = torch.cat([grad.as_strided((grad.numel(),), (1,)) for grad in gradients if grad is not None])
+        if self._is_first_group:
+            self._sums.copy_(latest)
+        else:
+            self._sums.add_(latest)
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def sum_over_ranks(self) -> None:
+        """Sum over ranks what this one has gathered; nothing waits for it."""
+        assert self._sums is not None
+        if self._world.size == 1:
+            return
+        began = _now(self._world.device)
+        self._world.all_reduce_sum(self._sums)
+        ended = _now(self._world.device)
+        if isinstance(began, torch.cuda.Event):
+            assert isinstance(ended, torch.cuda.Event)
+            if self._timing is not None and self._timing[1].query():
+                self._wait_s = float(self._timing[0].elapsed_time(self._timing[1])) / 1000
+            self._timing = began, ended
+        else:
+            assert isinstance(ended, float)
+            self._wait_s = ended - began
+
+    def hand_over(self) -> None:
+        """Put the sums into `Parameter.grad`."""
+        assert self._sums is not None
+        parts = self._sums.to(self._parameters[0].dtype).split([parameter.numel() for parameter in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.grad = part.as_strided(parameter.shape, parameter.stride(), part.storage_offset())
+
+    def wait_s(self) -> float:
+        """Seconds of the last sum over ranks that is known to have ended: on a GPU, of a step before."""
+        return self._wait_s
 
 
 def _now(device: torch.device) -> float | torch.cuda.Event:

@@ -26,7 +26,9 @@ from orchestrator.plan.plan import Plan
 from orchestrator.run.checkpoints import Checkpoint, read_checkpoint
 from orchestrator.run.passed_over import PassedOver
 from orchestrator.train.checkpoint import Snapshot, TrainingState, load_model, snapshot, unpack
+from orchestrator.train.compilation import CompileClock
 from orchestrator.train.evaluate import Accuracy, evaluate
+from orchestrator.train.graph import CaptureOnGpu
 from orchestrator.train.images import Normalize
 from orchestrator.train.loaders import Loaders
 from orchestrator.train.meter import Meter
@@ -94,6 +96,7 @@ class _Training:
         self._split, self._world, self._reporter = split_dataset(dataset, self._numerics), world, reporter
         self._loaders = Loaders(plan=plan, world=world)
         prepare_process(plan)
+        self._compile_clock = CompileClock(world.device)
         self._normalize = Normalize(
             mean=self._numerics.mean,
             std=self._numerics.std,
@@ -112,6 +115,7 @@ class _Training:
             group_shares=plan.placement.group_shares,
             world=world,
             normalize=self._normalize,
+            capture=CaptureOnGpu(world.device) if self._execution.cuda_graphs and world.device.type == "cuda" else None,
         )
         self._passed_over = world.broadcast(reporter.passed_over() if world.is_first else PassedOver())
         self._state = self._resume()
@@ -121,6 +125,8 @@ class _Training:
         self._progress = ProgressTracker(plan, world, reporter, first_step=self._state.step)
         self._saving = Saving(reporter, self._execution, first_step=self._state.step)
         self._watchdog = Watchdog(self._execution.hang_s)
+        self._began_at: float | None = perf_counter()
+        self._graphs = self._step.graphs
         self._ends_after: int | None = None
         self._request = Request.NOTHING
 
@@ -227,9 +233,24 @@ class _Training:
         )
         self._state = replace(self._state, step=step + 1)
         for totals in self._totals.push(step, result):
+            self._tell_of_start(totals.step)
             self._take(totals)
         if (step + 1) % self._execution.log_every_steps == 0 or self._meter.is_first_report:
             self._report("training", with_row=True)
+
+    def _tell_of_start(self, step: int) -> None:
+        """Say, once each, what it took until the first step was done, and whether steps are replayed from now on."""
+        if self._began_at is not None:
+            self._reporter.event(
+                "first_step",
+                step=step,
+                first_step_s=perf_counter() - self._began_at,
+                compile_s=self._compile_clock.seconds,
+            )
+            self._began_at = None
+        if self._step.graphs != self._graphs:
+            self._graphs = self._step.graphs
+            self._reporter.event("cuda_graphs", step=step, graphs=self._graphs)
 
     def _take(self, totals: Totals) -> None:
         """Count what a step left, once it has arrived from the device. The same on every rank."""

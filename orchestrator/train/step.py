@@ -1,6 +1,10 @@
 """One optimiser step: this rank's batch-norm groups one after another, then one update that all ranks make alike.
 
 The gradient is the sum over all images of the step divided by their number, however the groups fall on ranks.
+
+A step has three parts: forward and backward passes on this rank; sums over ranks; and what all ranks make of the sums.
+The first and the last decide nothing on the host, so each can be recorded as a CUDA graph. The short last batch of an
+epoch runs as it is.
 """
 
 import math
@@ -20,10 +24,11 @@ from orchestrator.models.dropout import set_sample_keys
 from orchestrator.plan.groups import GroupShare, group_ranks, share_positions
 from orchestrator.plan.plan import Numerics
 from orchestrator.train.batch_norm import RunningStatistics, split_groups
-from orchestrator.train.gradients import SummedGradients
+from orchestrator.train.gradients import GatheredGradients, SummedGradients
+from orchestrator.train.graph import Capture, GroupInputs, Recorded, StaticInputs, on_device
 from orchestrator.train.guard import Guard
 from orchestrator.train.images import Normalize
-from orchestrator.train.optimizer import set_learning_rate, step_unless
+from orchestrator.train.optimizer import scaled_step_unless, set_learning_rate, step_unless
 from orchestrator.train.world import World
 
 AUTOCAST_DTYPE = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,10 +61,12 @@ class TrainingStep:
         group_shares: Sequence[Sequence[GroupShare]],
         world: World,
         normalize: Normalize,
+        capture: Capture | None = None,
     ) -> None:
         """Model and optimiser must be as the run shall go on from: ranks take over the first rank's values here.
 
         group_shares: for each rank the batch-norm groups, or the part of one, that it computes in every step.
+        capture: records the parts of full steps; None: nothing is recorded. Not for groups that ranks share.
         """
         self._numerics = numerics
         self._world = world
@@ -82,7 +89,13 @@ class TrainingStep:
             device=world.device,
         )
         """Decides which steps are applied; a checkpoint holds its state."""
-        self._gradients = SummedGradients(
+        self._totals = torch.zeros(4, dtype=torch.float64, device=world.device)
+        self._verdict = torch.zeros(2, dtype=torch.float64, device=world.device)
+        """Whether the step was applied, and the norm of its gradient."""
+        self._capture = capture
+        self._recorded: tuple[StaticInputs, Recorded, Recorded] | None = None
+        gradients = SummedGradients if capture is None else GatheredGradients
+        self._gradients = gradients(
             model, world, sum_dtype=_sum_dtype(num_addends, deterministic=numerics.deterministic)
         )
 
@@ -111,30 +124,78 @@ class TrainingStep:
         batches = [next_batch() for _ in self._shares]
         data_wait_s = perf_counter() - started_at
         num_images = self._num_images(step)
-        totals = torch.zeros(4, dtype=torch.float64, device=self._world.device)
-        with self._statistics.step():
-            self._forward_and_backward(batches, num_images, totals)
+        checksum = sum(map(self._samples_checksum, self._shares, batches, repeat(num_images)))
+        inputs = [GroupInputs.of(batch, self._world.device) for batch in batches]
+        set_learning_rate(self._optimizer, learning_rate)
+        compute, update = self._parts(inputs, num_images)
+        compute()
         communication_s = self._gradients.wait_s()
-        totals[2] = float(request)
-        totals[3] = float(sum(map(self._samples_checksum, self._shares, batches, repeat(num_images))))
-        started_at = perf_counter()
-        own_figures = torch.tensor(figures, dtype=torch.float64, device=self._world.device)
-        summed = self._world.all_reduce_sum(torch.cat([self._statistics.accumulated, totals, own_figures]))
-        reduced, summed_figures = summed.tensor_split([len(summed) - len(figures)])
-        communication_s += perf_counter() - started_at if self._world.size > 1 else 0.0
-        totals = reduced[-4:]
-        grad_norm = self._grad_norm()
-        admitted = self.guard.admit(totals[0] / num_images, grad_norm)
-        self._statistics.accumulated = reduced[:-4]
-        self._statistics.update(min(self._numerics.batch_norm_groups, num_images), admitted=admitted)
-        self._update_weights(learning_rate, admitted, grad_norm)
+        numbers = on_device([request, checksum, *figures], torch.float64, self._world.device)
+        summed, wait_s = self._sum_over_ranks(numbers)
+        update()
         return StepResult(
-            totals=torch.cat([totals, torch.stack([admitted, grad_norm]).to(totals.dtype)]),
-            figures=summed_figures,
+            totals=torch.cat([self._totals, self._verdict]),
+            figures=summed[2:],
             num_images=num_images,
             data_wait_s=data_wait_s,
-            communication_s=communication_s,
+            communication_s=communication_s + wait_s,
         )
+
+    def _parts(self, inputs: list[GroupInputs], num_images: int) -> tuple[Callable[[], None], Callable[[], None]]:
+        """What a step does before ranks sum, and after, on these inputs."""
+        if self._capture is None or num_images != self._numerics.global_batch_size:
+            return lambda: self._compute(inputs, num_images), lambda: self._update(num_images)
+        if self._recorded is None:
+            static = StaticInputs(inputs)
+            device = self._world.device
+            compute = Recorded(
+                "the forward and backward pass",
+                lambda: self._compute(static.groups, num_images),
+                self._capture,
+                device=device,
+            )
+            update = Recorded("the update", lambda: self._update(num_images), self._capture, device=device)
+            self._recorded = static, compute, update
+        static, compute, update = self._recorded
+        static.fill(inputs)
+        return compute, update
+
+    @property
+    def graphs(self) -> str:
+        """Whether steps are replayed: "off", "warming up", "replayed", or why they can't be."""
+        if self._capture is None:
+            return "off"
+        if self._recorded is None:
+            return "warming up"
+        failures = [part.failure for part in self._recorded[1:] if part.failure is not None]
+        if failures:
+            return failures[0]
+        return "replayed" if all(part.is_recorded for part in self._recorded[1:]) else "warming up"
+
+    def _compute(self, inputs: list[GroupInputs], num_images: int) -> None:
+        """This rank's gradients, statistics and totals."""
+        self._totals.zero_()
+        with self._statistics.step():
+            self._forward_and_backward(inputs, num_images)
+
+    def _sum_over_ranks(self, numbers: Tensor) -> tuple[Tensor, float]:
+        """Sum what `_compute` left, and `numbers`, whose first two join the totals. Returns the rest, and seconds."""
+        started_at = perf_counter()
+        self._gradients.sum_over_ranks()
+        statistics = self._statistics.accumulated
+        summed = self._world.all_reduce_sum(torch.cat([statistics, self._totals[:2], numbers]))
+        statistics.copy_(summed[: len(statistics)])
+        self._totals.copy_(summed[len(statistics) : len(statistics) + 4])
+        return summed[len(statistics) + 2 :], perf_counter() - started_at if self._world.size > 1 else 0.0
+
+    def _update(self, num_images: int) -> None:
+        """Weights and running statistics, from what all ranks have in common, if the guard lets the step pass."""
+        self._gradients.hand_over()
+        grad_norm = self._grad_norm()
+        admitted = self.guard.admit(self._totals[0] / num_images, grad_norm)
+        self._statistics.update(min(self._numerics.batch_norm_groups, num_images), admitted=admitted)
+        self._update_weights(admitted, grad_norm)
+        self._verdict.copy_(torch.stack([admitted, grad_norm]))
 
     def _samples_checksum(self, share: GroupShare, batch: Batch, num_images: int) -> int:
         """Of which image is where in the step: a whole number far below 2**53, which ranks add without rounding."""
@@ -151,32 +212,27 @@ class TrainingStep:
         is_last = (step + 1) % self._numerics.steps_per_epoch == 0
         return self._numerics.last_batch_size if is_last else self._numerics.global_batch_size
 
-    def _forward_and_backward(self, batches: list[Batch], num_images: int, totals: Tensor) -> None:
+    def _forward_and_backward(self, inputs: list[GroupInputs], num_images: int) -> None:
         """Add this rank's gradients and totals; the last backward pass sums the gradients over ranks."""
         work = [
-            (share, batch)
-            for share, batch in zip(self._shares, batches, strict=True)
-            if len(batch.labels) or self._group_has_images(share, num_images)
+            (share, group)
+            for share, group in zip(self._shares, inputs, strict=True)
+            if len(group.labels) or self._group_has_images(share, num_images)
         ]
-        for share, batch in work[:-1]:
+        for share, group in work[:-1]:
             with self._gradients.accumulating():
-                self._one_share(share, batch, num_images, totals)
+                self._one_share(share, group, num_images)
         with self._gradients.summing():
             if work:
-                self._one_share(*work[-1], num_images, totals)
+                self._one_share(*work[-1], num_images)
             else:
                 self._join_without_images()
 
     def _group_has_images(self, share: GroupShare, num_images: int) -> bool:
         return share.group < num_images
 
-    def _one_share(self, share: GroupShare, batch: Batch, num_images: int, totals: Tensor) -> None:
-        set_sample_keys(
-            self._model,
-            seed=self._numerics.seed,
-            epoch=batch.epoch,
-            indices=torch.from_numpy(batch.indices).to(self._world.device),
-        )
+    def _one_share(self, share: GroupShare, batch: GroupInputs, num_images: int) -> None:
+        set_sample_keys(self._model, seed=self._numerics.seed, epoch=batch.epoch, indices=batch.indices)
         with torch.autocast(
             self._world.device.type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
         ):
@@ -188,8 +244,8 @@ class TrainingStep:
         self._statistics.add_group(1 / share.num_parts)
         self._scaler.scale(loss_sum / num_images).backward()
         with torch.no_grad():
-            totals[0] += loss_sum
-            totals[1] += (logits.argmax(1) == batch.labels).sum()
+            self._totals[0] += loss_sum
+            self._totals[1] += (logits.argmax(1) == batch.labels).sum()
 
     def _join_without_images(self) -> None:
         """Add zeros, so that the others can sum: for a rank without a group, or whose groups are empty."""
@@ -206,15 +262,13 @@ class TrainingStep:
             self._scaler.unscale_(self._optimizer)
         return nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
 
-    def _update_weights(self, learning_rate: float, admitted: Tensor, grad_norm: Tensor) -> None:
-        set_learning_rate(self._optimizer, learning_rate)
+    def _update_weights(self, admitted: Tensor, grad_norm: Tensor) -> None:
         if self._numerics.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._model.parameters(), self._numerics.clip_grad_norm, grad_norm)
-        if not self._scaler.is_enabled():
+        if self._scaler.is_enabled():
+            scaled_step_unless(self._optimizer, self._scaler, ~admitted)
+        else:
             step_unless(self._optimizer, ~admitted)
-        elif admitted:  # loss scaling looks at the gradients on the host in any case
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
 
 

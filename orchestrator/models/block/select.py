@@ -1,6 +1,8 @@
 """Which kernels run the fused block on a device."""
 
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 
@@ -11,9 +13,18 @@ from orchestrator.models.block.plain import PlainKernels
 @cache
 def kernels_for(device_type: str) -> Kernels:
     """The fastest that this machine has for "cpu", "cuda" or another of torch's types of device."""
+    if device_type == "cuda" and _has_triton():
+        kernels: Kernels = import_module("orchestrator.models.block.triton").TritonKernels()
+        return kernels
     return _PLAIN
 
 
+def _has_triton() -> bool:
+    return find_spec("triton") is not None and torch.cuda.get_device_capability() >= OLDEST_FOR_TRITON
+
+
+OLDEST_FOR_TRITON = (8, 0)
+"""Compute capability: the first whose tensor cores take bfloat16."""
 _PLAIN = PlainKernels()
 
 

@@ -1,0 +1,5 @@
+"""The fused block's kernels in Triton. Imported only where they will run: on a GPU, or in Triton's interpreter."""
+
+from orchestrator.models.block.triton.kernels import Tiles, TritonKernels
+
+__all__ = ["Tiles", "TritonKernels"]

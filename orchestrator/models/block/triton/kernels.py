@@ -1,0 +1,503 @@
+"""The fused block's operations as launches of Triton kernels.
+
+How work is divided depends on shapes and the device alone, never on timing, so results are the same bits on every run.
+Groups are the last dimension of every launch: several cost as much as one.
+"""
+
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor
+
+from orchestrator.kernels.arithmetic import INTERPRETED
+from orchestrator.models.block.kernels import Gradient, Grid, Moments, Norm, ParameterGradients, Source
+from orchestrator.models.block.layout import as_images, as_rows
+from orchestrator.models.block.plain import PlainKernels
+from orchestrator.models.block.triton.backward import backward_kernel, settle_kernel
+from orchestrator.models.block.triton.elementwise import activate_backward_kernel, activate_kernel, finish_kernel
+from orchestrator.models.block.triton.forward import forward_kernel
+from orchestrator.models.block.triton.moments import merge_kernel, moments_kernel
+
+_SMALLEST = 16
+"""Of a block's sides in a product of matrices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """How large the pieces are that a program works on. Powers of two, at least 16."""
+
+    rows: int
+    """Of a convolution forward, and of its inputs' gradient."""
+    rows_of_weights: int
+    """Where the gradient of a weight is taken, too."""
+    outputs: int
+    """Output channels of a program, at most."""
+    inputs: int
+    """Input channels at a time, forward."""
+    inputs_kept: int
+    """Input channels of a program, backward."""
+    columns: int
+    """Pairs of tap and output channel at a time, for the inputs' gradient alone."""
+    columns_kept: int
+    """Pairs of tap and output channel of a program, for the weight's gradient."""
+    rows_passed: int
+    """Of operations without a product."""
+    channels_passed: int
+    """The same."""
+    programs_per_processor: int
+    """How many programs share each multiprocessor's part of the rows."""
+    num_stages: int
+    """Loads underway, forward."""
+
+
+NARROW = Tiles(
+    rows=64,
+    rows_of_weights=64,
+    outputs=128,
+    inputs=64,
+    inputs_kept=64,
+    columns=64,
+    columns_kept=128,
+    rows_passed=64,
+    channels_passed=64,
+    programs_per_processor=2,
+    num_stages=3,
+)
+"""Of 16-bit values: the largest that keep sums in registers, by the compiler's report for compute capability 9.0."""
+WIDE = Tiles(
+    rows=64,
+    rows_of_weights=32,
+    outputs=128,
+    inputs=32,
+    inputs_kept=64,
+    columns=32,
+    columns_kept=128,
+    rows_passed=64,
+    channels_passed=32,
+    programs_per_processor=2,
+    num_stages=3,
+)
+"""Of 32-bit values."""
+
+
+class TritonKernels(PlainKernels):
+    """`Kernels` for a GPU, or Triton's interpreter. float64 goes the plain way.
+
+    convolutions: what computes 3x3 convolutions. "triton" applies norm and ReLU while it reads; "cudnn" is handed
+    activated maps, which are written and read once more, and reads each pixel once instead of once a tap.
+    """
+
+    def __init__(self, *, convolutions: Literal["triton", "cudnn"] = "cudnn", tiles: Tiles | None = None) -> None:
+        """tiles: None for the ones that fit the maps' dtype."""
+        self.name = f"triton, 3x3 convolutions by {convolutions}"
+        self._convolutions = convolutions
+        self._tiles = tiles
+
+    def _tiles_for(self, maps: Tensor) -> Tiles:
+        return self._tiles or (NARROW if maps.element_size() == 2 else WIDE)
+
+    def moments(self, maps: Tensor, moments: Moments, grid: Grid) -> None:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().moments(maps, moments, grid)
+        self._copy(maps, None, moments, grid)
+
+    def _copy(self, maps: Tensor, copy: Tensor | None, moments: Moments | None, grid: Grid) -> None:
+        """Copy maps, if there is somewhere to, and take their moments, if they are wanted."""
+        num_channels = maps.shape[1]
+        if grid.num_rows == 0 or num_channels == 0:
+            return
+        tiles = self._tiles_for(maps)
+        blocks = triton.cdiv(num_channels, tiles.channels_passed)
+        num_parts = _num_parts(grid, tiles.rows_passed, blocks, tiles, maps.device)
+        partial = _partial((grid.num_groups, num_parts, 3, num_channels), maps.device, torch.float64)
+        moments_kernel[(blocks, num_parts, grid.num_groups)](
+            *_pitched(maps),
+            *_pitched(maps if copy is None else copy),
+            partial,
+            _bounds(grid.row_bounds, maps.device),
+            num_channels,
+            COPIES=copy is not None,
+            HAS_MOMENTS=moments is not None,
+            BLOCK_M=tiles.rows_passed,
+            BLOCK_C=tiles.channels_passed,
+        )
+        if moments is not None:
+            _merge(partial, moments)
+
+    def pointwise(
+        self, maps: Tensor, norm: Norm, weight: Tensor, out: Tensor, moments: Moments | None, grid: Grid
+    ) -> None:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().pointwise(maps, norm, weight, out, moments, grid)
+        self._forward(maps, norm, weight[:, None, :].contiguous(), out, moments, grid)
+
+    def convolve(
+        self, maps: Tensor, norm: Norm, weight: Tensor, out: Tensor, moments: Moments | None, grid: Grid
+    ) -> None:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().convolve(maps, norm, weight, out, moments, grid)
+        if self._convolutions == "triton":
+            return self._forward(maps, norm, _by_taps(weight), out, moments, grid)
+        activated = torch.empty_like(maps, memory_format=torch.contiguous_format)
+        self.activate(maps, norm, activated, grid, pool=False)
+        convolved = F.conv2d(as_images(activated, grid), weight, padding=1)
+        self._copy(as_rows(convolved), out, moments, grid)
+
+    def _forward(
+        self, maps: Tensor, norm: Norm, weight: Tensor, out: Tensor, moments: Moments | None, grid: Grid
+    ) -> None:
+        """weight: [outputs, taps, inputs], contiguous."""
+        num_outputs, taps, num_inputs = weight.shape
+        if grid.num_rows == 0:
+            return
+        tiles = self._tiles_for(maps)
+        block_n = _block(num_outputs, tiles.outputs)
+        blocks = triton.cdiv(num_outputs, block_n)
+        num_parts = _num_parts(grid, tiles.rows, blocks, tiles, maps.device)
+        partial = _partial((grid.num_groups, num_parts, 3, num_outputs), maps.device, torch.float64)
+        forward_kernel[(blocks, num_parts, grid.num_groups)](
+            *_pitched(maps),
+            *_norm_arguments(norm),
+            weight,
+            *_pitched(out),
+            partial,
+            _bounds(grid.row_bounds, maps.device),
+            num_inputs,
+            num_outputs,
+            grid.height,
+            grid.width,
+            TAPS=taps,
+            HAS_MOMENTS=moments is not None,
+            PRECISION=_precision(),
+            BLOCK_M=tiles.rows,
+            BLOCK_N=block_n,
+            BLOCK_K=_block(num_inputs, tiles.inputs) if taps > 1 else tiles.inputs,
+            num_warps=8 if block_n > 64 else 4,
+            num_stages=tiles.num_stages,
+        )
+        if moments is not None:
+            _merge(partial, moments)
+
+    def activate(self, maps: Tensor, norm: Norm, out: Tensor, grid: Grid, *, pool: bool) -> None:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().activate(maps, norm, out, grid, pool=pool)
+        results = grid.pooled() if pool else grid
+        if results.num_rows == 0:
+            return
+        tiles = self._tiles_for(maps)
+        activate_kernel[_every_tile(results, maps.shape[1], tiles)](
+            *_pitched(maps),
+            *_norm_arguments(norm),
+            *_pitched(out),
+            _bounds(results.row_bounds, maps.device),
+            maps.shape[1],
+            grid.height,
+            grid.width,
+            POOL=pool,
+            BLOCK_M=tiles.rows_passed,
+            BLOCK_C=tiles.channels_passed,
+        )
+
+    def finish(self, gradient: Gradient, source: Source, grid: Grid) -> Tensor:
+        """See `Kernels`."""
+        grad = gradient.grad
+        if grad.dtype is torch.float64:
+            return super().finish(gradient, source, grid)
+        result = torch.empty_like(grad, memory_format=torch.contiguous_format)
+        if grid.num_rows:
+            tiles = self._tiles_for(grad)
+            finish_kernel[_every_tile(grid, grad.shape[1], tiles)](
+                *_gradient_arguments(gradient, source),
+                result,
+                _bounds(grid.row_bounds, grad.device),
+                grad.shape[1],
+                BLOCK_M=tiles.rows_passed,
+                BLOCK_C=tiles.channels_passed,
+            )
+        return result
+
+    def pointwise_backward(
+        self,
+        gradient: Gradient,
+        source: Source,
+        maps: Tensor,
+        norm: Norm,
+        weight: Tensor,
+        into: Gradient,
+        grid: Grid,
+        *,
+        add: bool,
+    ) -> ParameterGradients:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().pointwise_backward(gradient, source, maps, norm, weight, into, grid, add=add)
+        by_taps = weight[:, None, :].contiguous()
+        grads = self._backward(gradient, source, maps, norm, by_taps, into, grid, add=add)
+        return grads._replace(conv_weight=grads.conv_weight[:, 0])
+
+    def convolve_backward(
+        self,
+        gradient: Gradient,
+        source: Source,
+        maps: Tensor,
+        norm: Norm,
+        weight: Tensor,
+        into: Gradient,
+        grid: Grid,
+        *,
+        add: bool,
+    ) -> ParameterGradients:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().convolve_backward(gradient, source, maps, norm, weight, into, grid, add=add)
+        finished = self.finish(gradient, source, grid)
+        if self._convolutions == "cudnn":
+            return self._convolve_backward_by_library(finished, maps, norm, weight, into, grid, add=add)
+        grads = self._backward(
+            Gradient(finished, *gradient[1:]), None, maps, norm, _by_taps(weight), into, grid, add=add
+        )
+        num_outputs, _, num_inputs = grads.conv_weight.shape
+        by_place = grads.conv_weight.view(num_outputs, 3, 3, num_inputs)
+        return grads._replace(conv_weight=by_place.permute(0, 3, 1, 2))
+
+    def _convolve_backward_by_library(
+        self, finished: Tensor, maps: Tensor, norm: Norm, weight: Tensor, into: Gradient, grid: Grid, *, add: bool
+    ) -> ParameterGradients:
+        activated = torch.empty_like(maps, memory_format=torch.contiguous_format)
+        self.activate(maps, norm, activated, grid, pool=False)
+        grad_activated, grad_weight, _ = torch.ops.aten.convolution_backward(
+            as_images(finished, grid),
+            as_images(activated, grid),
+            weight,
+            None,
+            [1, 1],
+            [1, 1],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [True, True, False],
+        )
+        norm_gradients = self._through_norm(as_rows(grad_activated), maps, norm, into, grid, pool=False, add=add)
+        return ParameterGradients(*norm_gradients, grad_weight)
+
+    def _backward(
+        self,
+        gradient: Gradient,
+        source: Source | None,
+        maps: Tensor,
+        norm: Norm,
+        weight: Tensor,
+        into: Gradient,
+        grid: Grid,
+        *,
+        add: bool,
+    ) -> ParameterGradients:
+        """weight: [outputs, taps, inputs], contiguous; its gradient, too. source: None for a finished gradient."""
+        tiles = self._tiles_for(maps)
+        num_outputs, taps, num_inputs = weight.shape
+        num_columns = taps * num_outputs
+        columns_kept = _block(num_columns, tiles.columns_kept)
+        at_once = num_columns <= columns_kept
+        block_k = _block(num_inputs, tiles.inputs_kept) if taps > 1 else tiles.inputs_kept
+        blocks = triton.cdiv(num_inputs, block_k)
+
+        def launch(*, data: bool, weights: bool) -> tuple[Tensor, Tensor]:
+            block_m = tiles.rows_of_weights if weights else tiles.rows
+            num_programs = blocks if data else blocks * triton.cdiv(num_columns, columns_kept)
+            num_parts = _num_parts(grid, block_m, num_programs, tiles, maps.device)
+            leading = (grid.num_groups, num_parts)
+            sums = _partial((*leading, 2, num_inputs) if data else (0,), maps.device)
+            weight_grads = _partial((*leading, *weight.shape) if weights else (0,), maps.device)
+            backward_kernel[(num_programs, num_parts, grid.num_groups)](
+                *_gradient_arguments(gradient, source),
+                *_pitched(maps),
+                *_norm_arguments(norm),
+                weight,
+                *_pitched(into.grad),
+                sums,
+                weight_grads,
+                _bounds(grid.row_bounds, maps.device),
+                num_inputs,
+                grid.height,
+                grid.width,
+                OUTPUTS=num_outputs,
+                TAPS=taps,
+                FINISHES=source is not None,
+                DATA=data,
+                WEIGHTS=weights,
+                ADD=add,
+                PRECISION=_precision(),
+                BLOCK_M=block_m,
+                BLOCK_K=block_k,
+                BLOCK_J=columns_kept if weights else _block(num_columns, tiles.columns),
+                num_warps=8 if block_k > 32 else 4,
+                num_stages=2 if weights else tiles.num_stages,
+            )
+            return sums, weight_grads
+
+        if at_once:
+            sums, weight_grads = launch(data=True, weights=True)
+        else:
+            _, weight_grads = launch(data=False, weights=True)
+            sums, _ = launch(data=True, weights=False)
+        norm_gradients = _settle(sums, norm, into, grid, add=add)
+        return ParameterGradients(*norm_gradients, weight_grads.sum((0, 1)))
+
+    def activate_backward(
+        self, grad: Tensor, maps: Tensor, norm: Norm, into: Gradient, grid: Grid, *, pool: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernels`."""
+        if maps.dtype is torch.float64:
+            return super().activate_backward(grad, maps, norm, into, grid, pool=pool)
+        return self._through_norm(grad, maps, norm, into, grid, pool=pool, add=False)
+
+    def _through_norm(
+        self, grad: Tensor, maps: Tensor, norm: Norm, into: Gradient, grid: Grid, *, pool: bool, add: bool
+    ) -> tuple[Tensor, Tensor]:
+        tiles = self._tiles_for(maps)
+        num_channels = maps.shape[1]
+        blocks = triton.cdiv(num_channels, tiles.channels_passed)
+        num_parts = _num_parts(grid, tiles.rows_passed, blocks, tiles, maps.device)
+        sums = _partial((grid.num_groups, num_parts, 2, num_channels), maps.device)
+        activate_backward_kernel[(blocks, num_parts, grid.num_groups)](
+            *_pitched(grad),
+            *_pitched(maps),
+            *_norm_arguments(norm),
+            *_pitched(into.grad),
+            sums,
+            _bounds(grid.row_bounds, maps.device),
+            num_channels,
+            grid.height,
+            grid.width,
+            POOL=pool,
+            ADD=add,
+            BLOCK_M=tiles.rows_passed,
+            BLOCK_C=tiles.channels_passed,
+        )
+        return _settle(sums, norm, into, grid, add=add)
+
+
+def _merge(partial: Tensor, moments: Moments) -> None:
+    """partial: [groups, parts, 3, channels]."""
+    num_groups, num_parts, _, num_channels = partial.shape
+    merge_kernel[(triton.cdiv(num_channels, _SMALLEST), num_groups)](
+        partial,
+        *_pitched(moments.mean),
+        *_pitched(moments.var),
+        num_parts,
+        num_channels,
+        BLOCK_P=triton.next_power_of_2(num_parts),
+        BLOCK_C=_SMALLEST,
+    )
+
+
+def _settle(sums: Tensor, norm: Norm, into: Gradient, grid: Grid, *, add: bool) -> tuple[Tensor, Tensor]:
+    """Add up sums [groups, parts, 2, channels]: into's a and b, and the gradients of norm's weight and bias."""
+    num_groups, num_parts, _, num_channels = sums.shape
+    weight_grad, bias_grad = torch.empty((2, num_channels), dtype=torch.float32, device=sums.device).unbind()
+    settle_kernel[(triton.cdiv(num_channels, _SMALLEST),)](
+        sums,
+        *_pitched(norm.moments.var),
+        norm.weight,
+        norm.eps,
+        _counts(grid.num_values, sums.device),
+        *_pitched(into.a),
+        *_pitched(into.b),
+        weight_grad,
+        bias_grad,
+        num_parts,
+        num_groups,
+        num_channels,
+        OF_BATCH=norm.of_batch,
+        ADD=add,
+        BLOCK_P=triton.next_power_of_2(num_parts),
+        BLOCK_C=_SMALLEST,
+    )
+    return weight_grad, bias_grad
+
+
+def _block(size: int, most: int) -> int:
+    """The side of a block for so many values: a power of two."""
+    return max(_SMALLEST, min(most, 1 << max(0, size - 1).bit_length()))
+
+
+def _every_tile(grid: Grid, num_channels: int, tiles: Tiles) -> tuple[int, int, int]:
+    """Programs for all tiles of all groups; the smaller groups' last ones have nothing to do."""
+    return (
+        triton.cdiv(_most_rows(grid), tiles.rows_passed),
+        triton.cdiv(num_channels, tiles.channels_passed),
+        grid.num_groups,
+    )
+
+
+def _most_rows(grid: Grid) -> int:
+    return max(grid.group_sizes) * grid.height * grid.width
+
+
+def _num_parts(grid: Grid, block_m: int, num_blocks: int, tiles: Tiles, device: torch.device) -> int:
+    """Programs among which a group's rows are divided, for each of `num_blocks` blocks of channels."""
+    wanted = _num_processors(device) * tiles.programs_per_processor // (grid.num_groups * num_blocks)
+    return max(1, min(wanted, -(-_most_rows(grid) // block_m)))
+
+
+@cache
+def _num_processors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 4
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _partial(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def _pitched(matrix: Tensor) -> tuple[Tensor, int]:
+    """A matrix with columns side by side, and its rows' pitch, as kernels take them."""
+    assert matrix.stride(1) == 1 or matrix.shape[1] <= 1, matrix.stride()
+    return matrix, matrix.stride(0)
+
+
+def _norm_arguments(norm: Norm) -> tuple[Tensor | int | float, ...]:
+    return (*_pitched(norm.moments.mean), *_pitched(norm.moments.var), norm.weight, norm.bias, norm.eps)
+
+
+def _gradient_arguments(gradient: Gradient, source: Source | None) -> tuple[Tensor | int, ...]:
+    """Without a source, which a finished gradient doesn't need, anything stands in its place."""
+    maps, mean = (gradient.grad, gradient.a) if source is None else source
+    return (
+        *_pitched(gradient.grad),
+        *_pitched(gradient.a),
+        *_pitched(gradient.b),
+        *_pitched(maps),
+        *_pitched(mean),
+    )
+
+
+def _by_taps(weight: Tensor) -> Tensor:
+    """[outputs, inputs, 3, 3] as [outputs, 9, inputs]; a view of a weight in channels_last."""
+    return weight.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
+
+
+def _precision() -> str:
+    """How float32 factors are multiplied: as in cuDNN's convolutions, which is torch's setting."""
+    return "tf32" if torch.backends.cudnn.allow_tf32 and not INTERPRETED.value else "ieee"
+
+
+# Tables on the device, made once: a step that is recorded as a graph must copy nothing from the host.
+@lru_cache(maxsize=1024)
+def _bounds(row_bounds: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(row_bounds, dtype=torch.int64, device=device)
+
+
+@lru_cache(maxsize=1024)
+def _counts(num_values: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(num_values, dtype=torch.float32, device=device)

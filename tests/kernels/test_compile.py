@@ -1,0 +1,34 @@
+"""Kernels compile for the GPUs that they are meant for, and fit there, also where no GPU is."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
+"""What a program may have of a multiprocessor's shared memory, by compute capability (CUDA C++ Programming Guide)."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("capability", "dtype"), [(90, "bf16"), (80, "fp32")])
+def test_all_kernels_compile_and_fit(tmp_path, capability, dtype):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.kernels.compile_kernels", str(capability), dtype]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    shared = json.loads(done.stdout)
+    assert {name.split()[0] for name in shared} == {
+        "_mix_kernel",
+        "_sum_kernel",
+        "activate_backward_kernel",
+        "activate_kernel",
+        "backward_kernel",
+        "finish_kernel",
+        "forward_kernel",
+        "merge_kernel",
+        "moments_kernel",
+        "settle_kernel",
+    }
+    assert {name: size for name, size in shared.items() if size > SHARED_BYTES[capability]} == {}
