@@ -9,6 +9,7 @@ from typing import Final
 from orchestrator import __version__
 from orchestrator.report import tables
 from orchestrator.report.document import Report
+from orchestrator.report.figures.curves import MAX_DRAWN
 from orchestrator.report.figures.style import DOTS_PER_INCH, Picture
 from orchestrator.report.markup import Markup, element, joined, text, void_element
 from orchestrator.report.setting import SettingOrImagenet, setting_name
@@ -127,7 +128,7 @@ def _sections(report: Report, pictures: Pictures) -> Sequence[Markup]:
         members = [each for each in groups if each.setting == setting]
         sections.append(_scrolled(tables.papers_table(setting, members), is_narrow=setting != "imagenet"))
     sections += _figures("Curves", pictures.curves, _what_curves_are(report))
-    sections += _figures("Error against size", pictures.tradeoffs, _WHAT_TRADEOFFS_ARE)
+    sections += _figures("Error against size", pictures.tradeoffs, _WHAT_TRADEOFFS_ARE if settings else "")
     sections += _figures("Feature reuse", pictures.reuse, "")
     sections += [element("h2", "Runs and their time"), _scrolled(tables.runs_table(report))]
     if pictures.ledger is not None:
@@ -165,9 +166,14 @@ def _what_errors_are(report: Report) -> str:
 
 
 def _what_curves_are(report: Report) -> str:
+    said = []
+    if len(report.groups) > MAX_DRAWN:
+        said.append(f"Drawn are the first {MAX_DRAWN} of {len(report.groups)}; the tables have them all.")
     if any(len(compared.group.runs) > 1 for compared in report.groups):
-        return "Of runs that differ in their seed alone, the line is their mean; the band goes from lowest to highest."
-    return ""
+        said.append(
+            "Of runs that differ in their seed alone, the line is their mean; the band goes from lowest to highest."
+        )
+    return " ".join(said)
 
 
 def _deviations(report: Report) -> Sequence[Markup]:
@@ -177,7 +183,7 @@ def _deviations(report: Report) -> Sequence[Markup]:
         if compared.deviations:
             parts.append(tables.sentences(compared.deviations))
         elif compared.group.numerics is None:
-            parts.append(element("p", "Not known: the run has no plan."))
+            parts.append(element("p", "Not known, without its plan."))
         else:
             parts.append(element("p", "None: its settings are the paper's."))
     return parts

@@ -75,7 +75,7 @@ def _result_row(compared: Compared) -> Sequence[str]:
     return (
         group.label,
         numerics.model.name if numerics is not None else _UNKNOWN,
-        setting_name(compared.setting) if compared.setting is not None else "its own",
+        _data(compared),
         f"{group.epochs_done:.4g} of {numerics.epochs:,}" if numerics is not None else _UNKNOWN,
         f"{cost.num_parameters:,}" if cost is not None else _UNKNOWN,
         f"{cost.num_multiply_adds / 1e6:,.1f} M" if cost is not None else _UNKNOWN,
@@ -83,6 +83,12 @@ def _result_row(compared: Compared) -> Sequence[str]:
         _papers(paper.top1 if paper is not None else None, compared.difference),
         spread_text(group.top5_error),
     )
+
+
+def _data(compared: Compared) -> str:
+    if compared.setting is not None:
+        return setting_name(compared.setting)
+    return "its own" if compared.group.numerics is not None else _UNKNOWN
 
 
 def _papers(error: float | None, difference: float | None) -> str:

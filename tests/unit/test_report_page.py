@@ -10,7 +10,9 @@ from PIL import Image
 
 from orchestrator.plan.networks import find_architecture
 from orchestrator.plan.plan import Deviation
+from orchestrator.report.figures.style import Picture
 from orchestrator.report.markup import element, joined, text
+from orchestrator.report.page import Pictures, report_page
 from orchestrator.report.tradeoff import papers_lines
 from orchestrator.report.write import Written, write_report
 from orchestrator.run.directory import RunDirectory
@@ -128,6 +130,14 @@ def test_a_run_of_which_nothing_is_known_still_has_a_page(tmp_path: Path):
     run.create(now=1.0)
     written = _write([run], tmp_path / "report")
     assert "hasn&#x27;t begun to train" in written.html.read_text()
+
+
+def test_a_page_says_how_many_curves_it_leaves_out(written: Written):
+    many = replace(written.report, groups=[written.report.groups[0]] * 15)
+    curve = Picture(name="loss", title="", png=b"", alternative="", width=1, height=1)
+    page = report_page(many, Pictures(curves=[curve], tradeoffs=(), reuse=(), ledger=None, missing=()))
+    assert "Drawn are the first 14 of 15; the tables have them all." in page
+    assert "Drawn are" not in written.html.read_text()
 
 
 def test_points_of_the_paper_are_those_that_have_a_source():

@@ -77,7 +77,7 @@ def _picture(
             name=name,
             title=title,
             alternative=f"{title}. {said}",
-            caption="Open black symbols are the runs; names of networks beside the points that have a printed source.",
+            caption="Open black symbols are the runs; the others have a printed source." if lines else "",
         )
 
 
