@@ -140,6 +140,7 @@ def examine() -> Iterator[Finding]:
     yield _shared_memory()
     yield _storage()
     yield _cluster()
+    yield from _cloud()
 
 
 def _python() -> Finding:
@@ -258,3 +259,22 @@ def _cluster() -> Finding:
     if cluster is None:
         return Finding(subject="cluster", verdict="ok", found="none on this machine; launch starts one when needed")
     return Finding(subject="cluster", verdict="ok", found=f"up on this machine, dashboard {cluster.dashboard_url}")
+
+
+def _cloud() -> Iterator[Finding]:
+    """Whether a run here would hear of it that the machine is taken away; nothing where that can't be announced."""
+    from orchestrator.engine.notices.clouds import find_cloud
+
+    try:
+        cloud = find_cloud(os.environ)
+        if cloud is None:
+            return
+        notice = cloud.look()
+    except DnctlError as error:
+        advice = "runs on this machine won't hear of it before it is taken away"
+        yield Finding(subject="cloud", verdict="note", found=str(error), advice=advice)
+        return
+    said = f"announced: {notice}" if notice is not None else "it answers, and has announced nothing"
+    yield Finding(
+        subject="cloud", verdict="note" if notice is not None else "ok", found=f"a machine of {cloud.name}: {said}"
+    )

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from orchestrator.cli import doctor
 from orchestrator.engine.notices.aws import Aws
 from orchestrator.engine.notices.azure import Azure
 from orchestrator.engine.notices.clouds import find_cloud
@@ -408,6 +409,22 @@ def test_the_environment_says_it_better(aws: Server, tmp_path: Path):
     assert isinstance(cloud, Aws)
     assert cloud.look() is None
     assert aws.asked
+
+
+def test_the_doctor_says_whether_notices_would_be_heard(aws: Server, monkeypatch: pytest.MonkeyPatch):
+    def found() -> list[str]:
+        return [f"{finding.verdict}: {finding.found}" for finding in doctor._cloud()]
+
+    monkeypatch.setenv("DNCTL_CLOUD", "none")
+    assert found() == []
+    monkeypatch.setenv("DNCTL_CLOUD", f"aws={aws.address}")
+    assert found() == ["ok: a machine of AWS: it answers, and has announced nothing"]
+    (aws.folder / "rebalance").write_text("{}")
+    assert found() == ["note: a machine of AWS: announced: AWS rebalance recommendation"]
+    monkeypatch.setenv("DNCTL_CLOUD", "aws=http://127.0.0.1:9")
+    assert found() == ["note: http://127.0.0.1:9/latest/api/token can't be asked: Connection refused"]
+    monkeypatch.setenv("DNCTL_CLOUD", "ibm")
+    assert found()[0].startswith("note: DNCTL_CLOUD='ibm' names no cloud")
 
 
 @pytest.mark.parametrize("said", ["ibm", "aws=ftp://x", "aws=http://", "none=http://x", "aws=http://x:port", "aws=x"])
