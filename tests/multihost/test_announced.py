@@ -120,6 +120,7 @@ def test_sigterm_and_a_person_each_cost_a_worker_and_no_step(bed: Bed, undisturb
     bed.hosts.workers(2)
     pod, ray = start_as_in_a_pod(bed, grace_s=110)
     doomed = bed.hosts.workers(3)[0]
+    doomed_id = bed.hosts.node_id(doomed)
     run = bed.launch("sent-away", "{min: 1, max: 3}", epochs=EPOCHS)
     wait_for_step(run, 5, attempt=1)
 
@@ -138,7 +139,7 @@ def test_sigterm_and_a_person_each_cost_a_worker_and_no_step(bed: Bed, undisturb
     drained = bed.dnctl("cluster", "drain", doomed.address, "--deadline", "90", "--json")
     assert (drained.returncode, drained.stderr) == (0, "")
     (node,) = json.loads(drained.stdout)["nodes"]
-    assert node["node"] == bed.hosts.node_id(doomed)
+    assert node["node"] == doomed_id
     bed.hosts.gone.add(doomed.namespace)
     wait_for_step(run, 5, attempt=3)
 
