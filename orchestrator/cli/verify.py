@@ -73,7 +73,8 @@ def _duplicates_in_words(duplicates: Sequence[tuple[str, ...]]) -> str:
         return "none"
     kinds = Counter(_kind(paths) for paths in duplicates)
     counted = ", ".join(f"{kinds[kind]:,} {kind}" for kind in _KINDS if kinds[kind])
-    return f"{sum(map(len, duplicates)):,} files in {len(duplicates):,} groups: {counted}"
+    groups = "1 group" if len(duplicates) == 1 else f"{len(duplicates):,} groups"
+    return f"{sum(map(len, duplicates)):,} files in {groups}: {counted}"
 
 
 def _group_in_words(paths: tuple[str, ...]) -> str:

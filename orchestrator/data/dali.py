@@ -77,7 +77,7 @@ class DaliLoader(Loader):
         self._prefetch = prefetch
         self._reads_files = manifest.shards is None
         self._on_gpu = decoder == "mixed"
-        self._pipeline = _build_pipeline(
+        self._pipeline = build_pipeline(
             transform,
             max_batch_size,
             num_threads,
@@ -207,7 +207,7 @@ class DaliLoader(Loader):
         return DataError(f"DALI can't read one of these files, though PIL reads them all:\n{names}\n{error}")
 
 
-def _build_pipeline(
+def build_pipeline(
     transform: Transform, max_batch_size: int, num_threads: int, *, gpu: int | None, reads_files: bool
 ) -> Pipeline:
     """The pipeline. Its outputs are the decoded boxes (on a GPU: the finished images) and the files' sizes in bytes.

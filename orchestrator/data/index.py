@@ -132,7 +132,7 @@ def _user_cache() -> Path:
 
 
 def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[str, Manifest]:
-    _check_root(root)
+    check_root(root)
     current = {split: _open_current(root, split, settings) for split in splits}
     listings = {split: list_split(root, split) for split, manifest in current.items() if manifest is None}
     known: dict[str, Manifest | Listing] = {s: m for s, m in current.items() if m is not None} | listings
@@ -165,7 +165,8 @@ def _manifests(root: Path, splits: Sequence[str], settings: _Settings) -> dict[s
     return {split: manifest for split, manifest in current.items() if manifest is not None}
 
 
-def _check_root(root: Path) -> None:
+def check_root(root: Path) -> None:
+    """Raise DataError unless there is a folder that can be listed."""
     try:
         os.scandir(root).close()
     except OSError as error:

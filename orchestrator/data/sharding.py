@@ -5,10 +5,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.data.folder import printable
 from orchestrator.data.image import ImageHeader
 from orchestrator.data.index import Dataset
 from orchestrator.data.manifest import Manifest
-from orchestrator.data.prepare.record import preparing
+from orchestrator.data.prepare.record import FOLDER, preparing
 from orchestrator.data.shard_layout import DEFAULT_SHARD_BYTES
 from orchestrator.data.shard_writer import Progress, Split, complete_shard_set, write_shard_set
 from orchestrator.data.source import open_source
@@ -41,6 +42,7 @@ def write_shards(
     Raises DataError if the folder holds other shards or is in use, an image can't be read, or the disk is full.
     """
     manifests = (dataset.train, dataset.val)
+    _check_out(out)
     try:
         with preparing(out), ExitStack() as sources:
             there = complete_shard_set(out, [manifest.split for manifest in manifests])
@@ -63,6 +65,13 @@ def write_shards(
 def default_threads() -> int:
     """Shards, or class folders, written at a time."""
     return min(8, os.cpu_count() or 1)
+
+
+def _check_out(out: Path) -> None:
+    """Raise DataError if a folder holds anything but shards."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if others := sorted(name for name in names - {FOLDER} if not name.endswith((".tar", ".index.arrow"))):
+        raise DataError(f"{out} holds {printable(others[0])}, which is no part of a shard set. Name another folder.")
 
 
 def _split(manifest: Manifest, sources: ExitStack) -> Split:

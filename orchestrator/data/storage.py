@@ -159,7 +159,10 @@ class OpenFile:
 
 
 class ObjectStorage(Storage):
-    """A prefix in an object store, through pyarrow."""
+    """A prefix in an object store, through pyarrow.
+
+    Its Google client may close the handle of a small object whose connection broke; then it raises ValueError.
+    """
 
     def __init__(self, location: str, filesystem: pyarrow.fs.FileSystem, prefix: str, retries: Retries) -> None:
         self.location = location.rstrip("/")
@@ -194,7 +197,8 @@ class ObjectStorage(Storage):
         for attempt in range(1, self._retries.max_attempts + 1):
             try:
                 return ask()
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                self._open.pop(name, None)
                 problem = _permanent_problem(error)
                 if problem is not None:
                     raise DataError(f"{self.location}/{name} {problem}") from error
@@ -209,7 +213,7 @@ class ObjectStorage(Storage):
         raise AssertionError("the last attempt returns or raises")
 
 
-def _permanent_problem(error: OSError) -> str | None:
+def _permanent_problem(error: Exception) -> str | None:
     """What to say of an error that trying again won't mend; None for one that may pass."""
     text = str(error)
     if isinstance(error, FileNotFoundError) or _MISSING.search(text):
@@ -247,7 +251,13 @@ def _s3(bucket: str, retries: Retries) -> pyarrow.fs.FileSystem:
 def _gcs(_: str, retries: Retries) -> pyarrow.fs.FileSystem:
     from datetime import timedelta
 
-    return pyarrow.fs.GcsFileSystem(retry_time_limit=timedelta(seconds=retries.request_timeout_s))
+    patience = timedelta(seconds=retries.request_timeout_s)
+    scheme, _, host = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")  # as Google's libraries have it
+    if host:
+        return pyarrow.fs.GcsFileSystem(
+            anonymous=True, scheme=scheme or "http", endpoint_override=host.rstrip("/"), retry_time_limit=patience
+        )
+    return pyarrow.fs.GcsFileSystem(retry_time_limit=patience)
 
 
 _FILESYSTEMS: dict[str, Callable[[str, Retries], pyarrow.fs.FileSystem]] = {"s3": _s3, "gs": _gcs}

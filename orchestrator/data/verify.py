@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.data.expectation import Expectation, expectation_of, imagenet_classes
 from orchestrator.data.folder import Fault, Listing, list_split
 from orchestrator.data.image import BadImageError, ImageHeader, inspect_encoded, inspect_image
-from orchestrator.data.index import class_faults, dataset_of, default_threads, index_dataset, keep_manifest
+from orchestrator.data.index import check_root, class_faults, dataset_of, default_threads, index_dataset, keep_manifest
 from orchestrator.data.inspection import Inspected, Look, Progress, inspect_images
 from orchestrator.data.prepare.record import Record, read_record
 from orchestrator.data.shard_set import is_shard_set
@@ -98,8 +98,7 @@ def verify_dataset(
 
 
 def _folder(root: Path) -> _Contents:
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder. A data set's root has train/ and val/ in it.")
+    check_root(root)
     listings = {split: list_split(root, split) for split in ("train", "val")}
 
     def fingerprint(inspected: Mapping[str, Inspected]) -> str:

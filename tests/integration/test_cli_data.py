@@ -156,7 +156,7 @@ def test_verify_reports_and_exits_with_what_it_found(tmp_path):
     shutil.copy(tmp_path / "data/train/class0/0000.jpg", tmp_path / "data/val/class1/copy.jpg")
     good = dnctl("data", "verify", "data", cwd=tmp_path)
     assert good.returncode == 0, good.stderr
-    assert "duplicates   2 files in 1 groups: 1 in several splits" in good.stdout
+    assert "duplicates   2 files in 1 group: 1 in several splits" in good.stdout
     assert "fingerprint  sha256:" in good.stdout
     (tmp_path / "data/train/class0/0002.jpg").write_text("x")
     shutil.rmtree(tmp_path / "data/val/class1")

@@ -23,6 +23,7 @@ from orchestrator.data.transforms import TrainTransform
 from orchestrator.engine.planning import write_recipe
 from orchestrator.errors import DataError, UsageError
 from orchestrator.recipe.load import load_recipe
+from tests.gcs_server import HANGS_UP, gcs_server
 from tests.images import write_folder
 from tests.s3_server import (
     S3Server,
@@ -158,6 +159,14 @@ def test_a_disk_that_is_too_small_is_noticed_first(folder, tmp_path, monkeypatch
     with pytest.raises(DataError, match=r"0.2 MB are needed, 0.0 MB are free"):
         write_shards(folder, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".dnctl"]
+
+
+def test_shards_are_not_written_among_other_files(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train").mkdir()
+    with pytest.raises(DataError, match=r"out holds train, which is no part of a shard set. Name another folder"):
+        write_shards(folder, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
 
 
 def test_two_writers_of_one_set_are_refused(folder, tmp_path):
@@ -297,6 +306,54 @@ def test_no_data_set_at_an_address_is_said(server, tmp_path):
         index_dataset("s3://images/nothing", cache_dir=tmp_path)
     with pytest.raises(UsageError, match=r"data can't be read from https://"):
         index_dataset("https://images/nothing", cache_dir=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def _google(shards):
+    with gcs_server("images") as server:
+        server.upload(shards, "set")
+        yield server
+
+
+@pytest.fixture
+def google(_google, monkeypatch):
+    """A Google Cloud Storage server with the shards under images/set."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", _google.endpoint)
+    return _google
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_google_cloud_storage_gives_the_batches_of_the_folder(folder, google, tmp_path, kind):
+    remote = index_dataset("gs://images/set", cache_dir=tmp_path)
+    assert remote.fingerprint == folder.fingerprint
+    assert_same_batches(batches_of(remote.train, kind), batches_of(folder.train, kind))
+
+
+@pytest.mark.parametrize("status", [503, 429, HANGS_UP])
+def test_google_cloud_storage_is_asked_again(google, shards, tmp_path, status):
+    source = open_source(build_manifest("gs://images/set", "train", cache_dir=tmp_path), retries=IMPATIENT)
+    google.fail_next(status)
+    assert source.read(3) == open_source(build_manifest(shards, "train")).read(3)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (403, r"gs://images/set/train-00000\d.tar was refused by the store \(403\).*GOOGLE_APPLICATION_CREDENTIALS"),
+        (404, r"gs://images/set/train-00000\d.tar doesn't exist in the store \(404\)"),
+    ],
+)
+def test_what_google_cloud_storage_refuses_is_said_at_once(google, tmp_path, status, said):
+    source = open_source(build_manifest("gs://images/set", "train", cache_dir=tmp_path), retries=IMPATIENT)
+    google.fail_next(status)
+    with pytest.raises(DataError, match=said):
+        source.read(3)
+    assert source.read(3)
+
+
+def test_no_data_set_in_google_cloud_storage_is_said(google, tmp_path):
+    with pytest.raises(DataError, match=r"gs://images/nothing/train.index.arrow doesn't exist in the store \(404\)"):
+        index_dataset("gs://images/nothing", cache_dir=tmp_path)
 
 
 def test_waiting_between_attempts_grows():

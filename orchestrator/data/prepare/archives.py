@@ -116,7 +116,7 @@ def _wrong_sums(folder: Path, archives: Sequence[Archive], num_bytes: int, progr
         try:
             found = _md5(path, advance, stopped)
         except OSError as error:
-            return f"{path} can't be read: {error.strerror or error}."
+            raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
         return "" if found == archive.md5 else f"{path} has the MD5 sum {found}, and should have {archive.md5}."
 
     with ThreadPoolExecutor(len(archives), thread_name_prefix="dnctl-md5") as executor:

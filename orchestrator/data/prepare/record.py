@@ -65,7 +65,9 @@ def read_record(root: Path) -> Record | None:
         return Record(**document, archives=archives)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} can't be read: {error}. If it is damaged, prepare into another folder.") from error
 
 
