@@ -10,21 +10,18 @@ draws, and torch's resize of them to 224 pixels. The peer is PIL, which decodes 
 
 import argparse
 import io
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 from common import document, print_document, ratio_of_costs
-from input import write_photographs
+from input import JPEG_QUALITY, photograph
 from PIL import Image
 
 from orchestrator.data.dali import build_pipeline
 from orchestrator.data.draws import crop_boxes
-from orchestrator.data.index import index_dataset
 from orchestrator.data.resize import resize
 from orchestrator.data.transforms import EvalTransform
 
@@ -45,11 +42,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="interleaved rounds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        write_photographs(Path(folder))
-        manifest = index_dataset(folder).train
-        upright = np.flatnonzero((manifest.widths == WIDTH) & (manifest.heights == HEIGHT))[:NUM_IMAGES]
-        encoded = [Path(path).read_bytes() for path in manifest.paths(upright)]
+    encoded = photographs()
     work = works(encoded)
     times: dict[str, list[float]] = {name: [] for name in work}
     for number in range(arguments.repeats + 1):
@@ -65,6 +58,16 @@ def main() -> None:
         "resize/pil": ratio_of_costs(times["resize a crop"], times["PIL resizes a crop"]),
     }
     print_document(document(rows=rows, ratios=ratios), as_json=arguments.json)
+
+
+def photographs() -> list[bytes]:
+    """The images, encoded."""
+    generator, encoded = np.random.default_rng(0), []
+    for _ in range(NUM_IMAGES):
+        file = io.BytesIO()
+        photograph(generator, WIDTH, HEIGHT).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+        encoded.append(file.getvalue())
+    return encoded
 
 
 def works(encoded: list[bytes]) -> dict[str, Callable[[], object]]:
