@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.output import human_bytes, human_time
+from orchestrator.plan.architecture import DenseNetArchitecture
 from orchestrator.plan.groups import GroupShare
 from orchestrator.plan.plan import (
     EvalTransformPlan,
@@ -125,6 +126,7 @@ def _network(numerics: Numerics, execution: Execution) -> Iterator[Row]:
     parts.append(f"dropout {model.drop_rate:g}" if model.drop_rate else "no dropout")
     parts += [f"stochastic depth {model.stochastic_depth:g}"] if model.stochastic_depth else []
     parts += [f"{key}={value}" for key, value in model.options]
+    parts += [f"{model.block} blocks"] if isinstance(model.architecture, DenseNetArchitecture) else []
     parts += ["recomputing activations"] if execution.memory_efficient else []
     yield "network", ", ".join(parts)
     if execution.weights is not None:

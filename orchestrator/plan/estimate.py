@@ -88,7 +88,8 @@ def estimate_memory(numerics: Numerics, execution: Execution, placement: Placeme
     cost = footprint(architecture, num_classes=numerics.num_classes, image_size=side)
     bytes_per_parameter = 3 * _FP32_BYTES + (0 if numerics.precision == "fp32" else _CAST_BYTES)
     images = largest_micro_batch(numerics, placement)
-    activations = cost.activation_bytes_per_image(numerics.precision, memory_efficient=execution.memory_efficient)
+    linear = execution.memory_efficient or numerics.model.block == "fused"  # both keep the same
+    activations = cost.activation_bytes_per_image(numerics.precision, memory_efficient=linear)
     image_values = 3 * side**2
     return MemoryEstimate(
         basis="what autograd keeps, counted from the architecture; not counted: workspace of convolutions, Python, "

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.plan.architecture import DenseNetArchitecture
-from orchestrator.plan.networks import TIMM_PREFIX, Network, find_network
-from orchestrator.plan.plan import ModelPlan
+from orchestrator.plan.networks import TIMM_PREFIX, Architecture, Network, find_network
+from orchestrator.plan.plan import Block, ModelPlan
 from orchestrator.recipe.schema import Model, Recipe
 
 _SHAPE_KEYS = ("depth", "growth_rate", "compression")
@@ -14,12 +14,12 @@ _DEFAULTS = Model(name="any")
 _NO_OPTIONS = {
     *("cache_dir", "checkpoint_path", "exportable", "features_only", "no_jit", "pretrained", "pretrained_cfg"),
     *("pretrained_cfg_overlay", "pretrained_strict", "scriptable"),
-    *("drop_rate", "in_chans", "init", "memory_efficient", "name", "num_classes", "seed", "stochastic_depth"),
+    *("block", "drop_rate", "in_chans", "init", "memory_efficient", "name", "num_classes", "seed", "stochastic_depth"),
 }
 
 
-def model_plan(model: Model, weights_sha256: str | None) -> ModelPlan:
-    """The network of a recipe without `model_faults`."""
+def model_plan(model: Model, block: Block, weights_sha256: str | None) -> ModelPlan:
+    """The network of a recipe without `model_faults`, with the block that was chosen for it."""
     is_timm = model.name.startswith(TIMM_PREFIX)
     network = None if is_timm else _find(model)
     return ModelPlan(
@@ -29,6 +29,7 @@ def model_plan(model: Model, weights_sha256: str | None) -> ModelPlan:
         drop_rate=model.drop_rate,
         stochastic_depth=model.stochastic_depth,
         init="timm" if is_timm else model.init,
+        block=block,
         weights_sha256=weights_sha256,
     )
 
@@ -40,6 +41,8 @@ def model_faults(recipe: Recipe) -> Iterator[str]:
         if model.name == TIMM_PREFIX:
             yield f"{recipe.where('model.name')}: found {model.name!r} without a name; allowed: such as timm:resnet50"
         keys = (*_SHAPE_KEYS, "drop_rate", "stochastic_depth", "memory_efficient")
+        if model.block == "fused":
+            yield from _unusable(recipe, ("block",), "it is for our DenseNets")
         yield from _unusable(recipe, keys, "timm's own models are trained as timm makes them with model.options")
         for key in sorted(model.options.keys() & _NO_OPTIONS):
             yield f"{recipe.where(f'model.options.{key}')}: not an option of the network itself; leave it out"
@@ -56,7 +59,13 @@ def model_faults(recipe: Recipe) -> Iterator[str]:
             recipe, ("stochastic_depth",), "it is for the families cifarresnet, preresnet and wideresnet"
         )
     else:
-        yield from _unusable(recipe, ("memory_efficient",), "it is for our DenseNets")
+        of_densenets = ("memory_efficient", "block") if model.block == "fused" else ("memory_efficient",)
+        yield from _unusable(recipe, of_densenets, "it is for our DenseNets")
+
+
+def architecture_of(model: Model) -> Architecture | None:
+    """Of a recipe's network; None for timm's own."""
+    return None if model.name.startswith(TIMM_PREFIX) else _find(model).architecture
 
 
 def _find(model: Model) -> Network:

@@ -23,6 +23,7 @@ from orchestrator.plan.schedule import LearningRateSchedule, LearningRateSegment
 FORMAT_VERSION: Final = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Block = Literal["reference", "fused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ class ModelPlan:
     drop_rate: float
     stochastic_depth: float
     init: Literal["authors", "timm"]
+    block: Block
+    """What computes a DenseNet's blocks: as the paper writes them, or fused (docs/performance.md)."""
     weights_sha256: str | None
     """Of the weights that the run starts from; None for random ones."""
 
@@ -84,6 +87,7 @@ class ModelPlan:
             "drop_rate": self.drop_rate,
             "stochastic_depth": self.stochastic_depth,
             "init": self.init,
+            "block": self.block,
             **shape,
         }
 

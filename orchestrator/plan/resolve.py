@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.errors import PlanError
+from orchestrator.plan.block_choice import choose_block, missing_compiler
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.estimate import estimate
-from orchestrator.plan.network_choice import model_faults, model_plan
+from orchestrator.plan.network_choice import architecture_of, model_faults, model_plan
 from orchestrator.plan.notes import plan_notes
 from orchestrator.plan.placement import placement_faults, resolve_placement
 from orchestrator.plan.plan import (
@@ -72,6 +73,8 @@ def resolve(
     if faults or facts is None:
         raise _error(faults)
     placement = resolve_placement(recipe, cluster=cluster, versions=versions)
+    if fault := missing_compiler(recipe.model.block, device=placement.device, versions=versions):
+        raise PlanError(f"{recipe.where('model.block')}: {fault}")
     numerics = _numerics(recipe, facts, placement, loader_available, weights_sha256)
     execution = resolve_execution(recipe, numerics, placement)
     estimated = estimate(numerics, execution, placement, cluster)
@@ -97,6 +100,9 @@ def resolve_again(before: Plan, recipe: Recipe) -> Plan:
     )
     chosen = recipe.data.model_copy(update={"loader": was.loader})
     recipe = recipe.model_copy(update={"data": chosen})
+    if recipe.model.block == "auto":
+        model = recipe.model.model_copy(update={"block": was.model.block})
+        recipe = recipe.model_copy(update={"model": model})
     numerics = _numerics(recipe, facts, before.placement, was.loader, was.model.weights_sha256)
     return replace(
         before,
@@ -165,6 +171,12 @@ def _numerics(
     num_train_images = facts.num_train_images - data.holdout
     steps_per_epoch = math.ceil(num_train_images / train.global_batch_size)
     num_steps = steps_per_epoch * train.epochs
+    block = choose_block(
+        recipe.model.block,
+        architecture_of(recipe.model),
+        device=placement.device,
+        versions=placement.versions,
+    )
     return Numerics(
         seed=recipe.seed,
         data_fingerprint=facts.fingerprint,
@@ -179,7 +191,7 @@ def _numerics(
         eval_transform=EvalTransformPlan(**data.eval.model_dump()),
         mean=data.mean,
         std=data.std,
-        model=model_plan(recipe.model, weights_sha256),
+        model=model_plan(recipe.model, block, weights_sha256),
         epochs=train.epochs,
         global_batch_size=train.global_batch_size,
         batch_norm_groups=train.batch_norm_groups,

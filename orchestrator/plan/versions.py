@@ -1,8 +1,14 @@
 """Versions of what a run's numbers depend on, read without importing any of it."""
 
+import os
 import platform
+import shutil
+import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+COMPILER = "c++"
+"""The name under which the C++ compiler counts among the versions; the fused block is built with it."""
 _PACKAGES = (
     "dnctl",
     "numpy",
@@ -24,4 +30,16 @@ def installed_versions() -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    if compiler := _compiler_version():
+        versions[COMPILER] = compiler
     return versions
+
+
+@cache
+def _compiler_version() -> str | None:
+    """Of the compiler that CXX names, or of g++."""
+    compiler = shutil.which(os.environ.get("CXX") or "g++")
+    if compiler is None:
+        return None
+    told = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None

@@ -56,7 +56,12 @@ class Model(Section):
     """Initial weights: "authors" draws convolutions as the paper's code (fan-out), "timm" as timm (fan-in). timm's own
     models initialise themselves."""
     memory_efficient: bool = False
-    """Recompute concatenations and batch norms in the backward pass: less memory, more time, the same result."""
+    """Recompute concatenations and batch norms in the backward pass: less memory, more time, the same result. The fused
+    block never keeps them."""
+    block: Literal["auto", "reference", "fused"] = "auto"
+    """What computes a DenseNet's blocks: "reference", operation by operation; "fused", the same numbers to rounding in
+    less memory, on CPUs by kernels compiled with the machine's C++ compiler; "auto": fused where it was measured to be
+    faster, which is on CPUs with a compiler for networks of ImageNet's kind."""
 
 
 class Color(Section):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestrator.errors import PlanError
+from orchestrator.models.block.activation import NormReLU2d
 
 
 class RunningStatistics:
@@ -159,10 +160,14 @@ class SplitGroupBatchNorm2d(nn.BatchNorm2d):
 def split_groups(model: nn.Module, process_group: dist.ProcessGroup) -> None:
     """Let every batch norm of the model take its statistics over all ranks of `process_group`.
 
+    Fused modules read that group off the norms and synchronise on their own.
+
     Raises PlanError for a model with another kind of batch norm, which can't be split.
     """
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, NormReLU2d):
+            module.process_group = process_group
+        elif isinstance(module, _BatchNorm):
             if type(module) is not nn.BatchNorm2d:
                 raise PlanError(
                     f"{name} is a {type(module).__name__}, whose groups can't be split over ranks: "

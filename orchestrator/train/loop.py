@@ -32,7 +32,7 @@ from orchestrator.train.graph import CaptureOnGpu
 from orchestrator.train.images import Normalize
 from orchestrator.train.loaders import Loaders
 from orchestrator.train.meter import Meter
-from orchestrator.train.network import build_network
+from orchestrator.train.network import build_network, compile_kernels
 from orchestrator.train.optimizer import build_optimizer
 from orchestrator.train.process import prepare_process
 from orchestrator.train.progress import ProgressTracker
@@ -104,6 +104,8 @@ class _Training:
             channels_last=self._numerics.channels_last,
         )
         self._schedule = self._numerics.schedule
+        if (compiled := compile_kernels(plan, world.device)) is not None:
+            reporter.event("kernels_ready", **compiled)
         self._model = build_network(plan, world.device)
         self._optimizer = build_optimizer(self._model, self._numerics.optimizer)
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=self._numerics.precision == "fp16")
@@ -227,6 +229,8 @@ class _Training:
         self._telemetry.add_step(
             step_s=perf_counter() - began_at, data_s=result.data_wait_s, communication_s=result.communication_s
         )
+        if self._meter.is_first_report:
+            self._reporter.event("first_step", step=step, seconds=perf_counter() - began_at)
         self._watchdog.tick()
         self._meter.add_step(
             num_images=result.num_images, data_s=result.data_wait_s, communication_s=result.communication_s

@@ -18,10 +18,12 @@ def _train(tmp_path: Path, images: Path, workers: int, *overrides: str) -> Train
     return train_ranks(run, workers=workers)
 
 
-@pytest.mark.parametrize("groups", [2, 4])
-def test_20_steps_come_to_the_same_bits_on_1_2_and_3_workers(tmp_path: Path, small_images: Path, groups: int) -> None:
+@pytest.mark.parametrize(("groups", "block"), [(2, "reference"), (4, "reference"), (2, "fused")])
+def test_20_steps_come_to_the_same_bits_on_1_2_and_3_workers(
+    tmp_path: Path, small_images: Path, groups: int, block: str
+) -> None:
     """Short batches and dropout included; with 2 groups the third worker has nothing to compute."""
-    settings = (f"train.batch_norm_groups={groups}", "train.epochs=7", "model.drop_rate=0.2")
+    settings = (f"train.batch_norm_groups={groups}", "train.epochs=7", "model.drop_rate=0.2", f"model.block={block}")
     alone = _train(tmp_path, small_images, 1, *settings)
     assert len(alone.losses()) == 21
     for workers in (2, 3):
@@ -39,12 +41,14 @@ def test_a_batch_with_fewer_images_than_groups_is_trained_on(tmp_path: Path, sma
     assert together.tensors_sha256() == alone.tensors_sha256()
 
 
+@pytest.mark.parametrize("block", ["reference", "fused"])
 def test_a_group_split_over_ranks_follows_the_same_losses(
-    tmp_path: Path, small_images: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small_images: Path, block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64: a wrong statistic or gradient would show; in float32 this tiny problem amplifies rounding a lot."""
     monkeypatch.setenv("TEST_FLOAT64", "1")
     settings = ("train.batch_norm_groups=2", "train.epochs=7", "model.drop_rate=0.2", "cluster.split_groups=true")
+    settings = (*settings, f"model.block={block}")
     alone = _train(tmp_path, small_images, 1, *settings).losses()
     split = _train(tmp_path, small_images, 3, *settings).losses()
     assert len(split) == 21

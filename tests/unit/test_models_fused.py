@@ -1,11 +1,18 @@
 """The fused block computes what the reference does: results, every gradient, and running statistics."""
 
+import copy
+from collections import Counter
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from orchestrator.models import create_model, set_sample_keys
+from orchestrator.models.block import activation, fused
+from orchestrator.models.block.compile import NoCompilerError, build
 from orchestrator.models.block.groups import set_group_sizes
+from orchestrator.models.block.plain import PlainKernels
+from orchestrator.models.block.select import kernels_for
 
 NETWORKS = ["densenet121", "densenet_demo", "densenet22_6", "densenetbc40_12"]
 
@@ -59,8 +66,8 @@ def largest_relative_error(ours: dict[str, Tensor], exact: dict[str, Tensor]) ->
 @pytest.mark.parametrize("name", NETWORKS)
 def test_results_gradients_and_statistics_are_the_references(name, training):
     images = images_for(name, 4)
-    fused, reference = (computed(model.train(training), images) for model in pair(name))
-    assert largest_relative_error(fused, reference) < 1e-11
+    ours, reference = (computed(model.train(training), images) for model in pair(name))
+    assert largest_relative_error(ours, reference) < 1e-11
 
 
 @pytest.mark.parametrize("name", ["densenet_demo", "densenet22_6"])
@@ -100,8 +107,8 @@ def test_groups_in_one_pass_are_as_passes_of_their_own(name):
 
 
 def test_a_batch_of_no_images_passes():
-    fused, reference = (computed(model, images_for("densenet_demo", 0)) for model in pair("densenet_demo"))
-    assert all(torch.equal(fused[key], reference[key]) for key in reference)
+    ours, reference = (computed(model, images_for("densenet_demo", 0)) for model in pair("densenet_demo"))
+    assert all(torch.equal(ours[key], reference[key]) for key in reference)
 
 
 def test_a_frozen_norm_within_a_training_network_keeps_its_statistics():
@@ -132,3 +139,93 @@ def test_groups_that_are_not_the_batch_are_refused():
     set_group_sizes(model, (2, 3))
     with pytest.raises(ValueError, match=r"4 images, but groups of \(2, 3\)"):
         model(images_for("densenet_demo", 4))
+
+
+KERNELS = {"plain": PlainKernels(), "native": kernels_for("cpu")}
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, kernels: str) -> None:
+    """Let fused modules on the CPU use these kernels."""
+    for module in (fused, activation):
+        monkeypatch.setattr(module, "kernels_of", lambda device: KERNELS[kernels])
+
+
+def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Relative error of each kind of tensor, all of a kind taken together."""
+    kinds: dict[str, list[str]] = {}
+    for key in exact:
+        if exact[key].is_floating_point():
+            kinds.setdefault(key.split(".", 1)[0] + "." + ".".join(key.rsplit(".", 2)[-2:]), []).append(key)
+    return {
+        kind: (
+            sum(float((found[key].double() - exact[key]).square().sum()) for key in keys)
+            / sum(float(exact[key].square().sum()) for key in keys)
+        )
+        ** 0.5
+        for kind, keys in kinds.items()
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("name", ["densenet_demo", "densenet22_6"])
+def test_the_error_is_at_most_one_and_a_half_times_the_references(name, kernels, autocast, training, monkeypatch):
+    """Over several inputs and all tensors of a kind, since a single one's rounding is chance."""
+    run_with(monkeypatch, kernels)
+    totals = {"fused": Counter(), "reference": Counter()}
+    models = pair(name, torch.float32)
+    states = copy.deepcopy([model.state_dict() for model in models])
+    for seed in range(3):
+        images = torch.randn(8, 3, 15, 16, generator=torch.Generator().manual_seed(seed))
+        _, exact_model = pair(name)
+        exact = computed(exact_model.train(training), images.double())
+        for model, state, block in zip(models, states, totals, strict=True):
+            model.load_state_dict(state)
+            model.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                totals[block].update(errors(computed(model.train(training), images), exact))
+    worse = {
+        kind: (totals["fused"][kind], error)
+        for kind, error in totals["reference"].items()
+        if totals["fused"][kind] > 1.5 * error + 1e-7
+    }
+    assert not worse
+
+
+def test_native_results_are_the_same_bits_on_every_run():
+    fused_model, _ = pair("densenet_demo", torch.float32)
+    images, runs = images_for("densenet_demo", 6, torch.float32), []
+    state = copy.deepcopy(fused_model.state_dict())
+    for _ in range(2):
+        fused_model.load_state_dict(state)
+        fused_model.zero_grad(set_to_none=True)
+        runs.append(computed(fused_model, images))
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+
+
+def test_a_value_that_is_no_number_reaches_the_loss():
+    fused_model, _ = pair("densenet_demo", torch.float32)
+    assert fused_model(torch.full((4, 3, 16, 16), torch.nan)).isnan().all()
+
+
+def test_without_a_compiler_the_block_still_runs_and_says_so(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("DNCTL_KERNEL_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert kernels_for.__wrapped__("cpu").name == "plain"
+    assert "no compiler no-such-compiler: install g++" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_library_is_compiled_once_and_found_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("DNCTL_KERNEL_CACHE", str(tmp_path))
+    assert build().compile_s > 0
+    assert build().compile_s == 0
+    assert [path.suffix for path in sorted(tmp_path.iterdir())] == [".lock", ".so"]
+
+
+def test_a_compiler_that_fails_is_told_of_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("DNCTL_KERNEL_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(NoCompilerError, match="can't compile the fused block"):
+        build()

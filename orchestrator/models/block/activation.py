@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -16,6 +17,9 @@ from orchestrator.models.block.statistics import NormMoments, NormSettings, uses
 
 class NormReLU2d(nn.BatchNorm2d, Grouped):
     """A batch norm with the ReLU behind it; the result has channels_last layout."""
+
+    process_group: dist.ProcessGroup | None = None
+    """The ranks that share each group of images."""
 
     def forward(self, input: Tensor) -> Tensor:
         """input: [n, c, h, w]; the same shape."""

@@ -22,8 +22,9 @@ from orchestrator.errors import PlanError
 
 _SOURCE: Final = Path(__file__).with_name("native.cpp")
 _FLAGS: Final = (
-    "-O3 -march=native -mprefer-vector-width=512 -std=c++17 -fopenmp -fno-math-errno -fno-trapping-math -shared -fPIC"
-).split()
+    *("-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fopenmp"),
+    *("-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"),
+)
 _TIMEOUT_S: Final = 300
 _log = logging.getLogger(__name__)
 
@@ -57,11 +58,6 @@ def build() -> Built:
         raise NoCompilerError(f"the library of the fused block can't be kept or loaded: {error}") from error
 
 
-def has_compiler() -> bool:
-    """Whether `build` may succeed; quick."""
-    return _compiler_path() is not None
-
-
 def cache_folder() -> Path:
     """Where compiled libraries are kept."""
     if own := os.environ.get("DNCTL_KERNEL_CACHE"):
@@ -69,14 +65,10 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dnctl" / "kernels"
 
 
-def _compiler_path() -> str | None:
-    return shutil.which(os.environ.get("CXX") or "g++")
-
-
 def _find_compiler() -> str:
-    found = _compiler_path()
+    wanted = os.environ.get("CXX") or "g++"
+    found = shutil.which(wanted)
     if found is None:
-        wanted = os.environ.get("CXX") or "g++"
         raise NoCompilerError(
             f"there is no compiler {wanted}: install g++, name another one in CXX, or set model.block=reference"
         )

@@ -132,6 +132,8 @@ class Kernels(Protocol):
 
     name: str
     """What it is called in logs."""
+    compile_s: float
+    """What compiling took, 0 where nothing was compiled, or long ago."""
 
     def moments(self, maps: Tensor, moments: Moments, grid: Grid) -> None:
         """Take the moments of maps [rows, c]."""

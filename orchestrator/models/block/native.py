@@ -5,7 +5,8 @@ gradients are stored in 16 bits and computed in 32: a processor without bfloat16
 """
 
 import ctypes
-from ctypes import POINTER, Structure, c_double, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -95,9 +96,7 @@ class NativeKernels:
             return self._plain.convolve(maps, norm, weight, out, moments, grid)
         activated = as_images(self._activated(maps, norm, grid), grid)
         convolved = as_rows(F.conv2d(activated, weight.float(), padding=1))
-        self._call(
-            "place_wide", maps, _pointer(convolved), out.shape[1], *_matrix(out), _moments(moments), _grid(grid)
-        )
+        self._call("place_wide", maps, _pointer(convolved), out.shape[1], *_matrix(out), _moments(moments), _grid(grid))
 
     def activate(self, maps: Tensor, norm: Norm, out: Tensor, grid: Grid, *, pool: bool) -> None:
         """See `Kernels`."""
@@ -176,9 +175,7 @@ class NativeKernels:
     def _activated(self, maps: Tensor, norm: Norm, grid: Grid) -> Tensor:
         """relu(norm(maps)) in float32."""
         activated = torch.empty(maps.shape, dtype=torch.float32)
-        self._call(
-            "activate_wide", maps, *_matrix(maps), maps.shape[1], _norm(norm), _pointer(activated), _grid(grid)
-        )
+        self._call("activate_wide", maps, *_matrix(maps), maps.shape[1], _norm(norm), _pointer(activated), _grid(grid))
         return activated
 
     def _finish(self, operation: str, gradient: Gradient, source: Source, grid: Grid, dtype: torch.dtype) -> Tensor:
@@ -194,20 +191,12 @@ class NativeKernels:
 
 
 def _sgemm() -> c_void_p:
-    """BLAS's sgemm in the library that torch computes with."""
-    for name in ("libtorch_cpu.so", None):
-        try:
-            library = ctypes.CDLL(str(_torch_library(name)) if name else None)
-            return ctypes.cast(library.sgemm_, c_void_p)
-        except (OSError, AttributeError):
-            continue
-    raise NoCompilerError("this build of torch has no sgemm that the fused block could use: set model.block=reference")
-
-
-def _torch_library(name: str) -> str:
-    from pathlib import Path
-
-    return str(Path(torch.__file__).parent / "lib" / name)
+    """BLAS's sgemm in the library that torch computes with. Raises NoCompilerError without one."""
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return ctypes.cast(library.sgemm_, c_void_p)
+    except (OSError, AttributeError):
+        raise NoCompilerError("this build of torch has no sgemm to share: set model.block=reference") from None
 
 
 def _pointer(tensor: Tensor) -> c_void_p:
@@ -260,7 +249,5 @@ def _gradient(gradient: Gradient, source: Source) -> tuple[Any, ...]:
 def _sums(into: Gradient, add: bool) -> tuple[tuple[Tensor, Tensor], _Sums]:
     """Where a norm's gradients will be, and where the library writes them and a and b to."""
     weight, bias = torch.empty(2, into.a.shape[1]).unbind()
-    sums = _Sums(
-        into.a.data_ptr(), into.b.data_ptr(), into.a.stride(0), weight.data_ptr(), bias.data_ptr(), add
-    )
+    sums = _Sums(into.a.data_ptr(), into.b.data_ptr(), into.a.stride(0), weight.data_ptr(), bias.data_ptr(), add)
     return (weight, bias), sums

@@ -20,6 +20,7 @@ class PlainKernels:
     """`Kernels` for any device and dtype, group by group."""
 
     name = "plain"
+    compile_s = 0.0
 
     def moments(self, maps: Tensor, moments: Moments, grid: Grid) -> None:
         """See `Kernels`."""
