@@ -1,8 +1,9 @@
-"""Our DenseNet-BC against timm's, each from weights of its own, trained by the same loop on the demo data over seeds.
+"""Our DenseNet-BC, its blocks fused, and timm's, trained by the same loop on the demo data over seeds; timm's from other
+weights.
 
     python benchmarks/curves.py [--json] [--seeds 0 1 2] [--epochs 4]
 
-Prints loss and error after each epoch, mean and range over seeds, and whether the ranges overlap at every epoch.
+Prints loss and error after each epoch, mean and range over seeds, and whether the ranges of the others overlap with ours.
 """
 
 import argparse
@@ -56,8 +57,9 @@ def of_timm(plan: Plan, device: torch.device) -> nn.Module:
     return model.to(device).train()
 
 
-def curve(build: Build, root: Path, *, seed: int, epochs: int) -> list[dict[str, float]]:
+def curve(build: Build, root: Path, *, block: str, seed: int, epochs: int) -> list[dict[str, float]]:
     overrides = [f"data.root={root}", f"seed={seed}", f"train.epochs={epochs}", "cluster.workers=1"]
+    overrides.append(f"model.block={block}")
     plan = make_plan(load_recipe("demo", overrides), ClusterShape(num_cpus=1))
     loop.build_network = build
     recorder = Recorder()
@@ -74,19 +76,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "digits"
         write_demo(root)
-        builds: dict[str, Build] = {"ours": build_network, "timm": of_timm}
+        builds: dict[str, tuple[Build, str]] = {
+            "ours": (build_network, "reference"),
+            "fused": (build_network, "fused"),
+            "timm": (of_timm, "reference"),
+        }
         curves = {
-            name: [curve(build, root, seed=seed, epochs=arguments.epochs) for seed in arguments.seeds]
-            for name, build in builds.items()
+            name: [curve(build, root, block=block, seed=seed, epochs=arguments.epochs) for seed in arguments.seeds]
+            for name, (build, block) in builds.items()
         }
     rows = [row for epoch in range(arguments.epochs) for row in rows_of(curves, epoch)]
     if arguments.json:
         print(json.dumps({"machine": machine(), "commit": commit(), "rows": rows}, indent=2))
         return
-    print(f"{'epoch':>5}  {'figure':8}  {'ours, mean (range)':>28}  {'timm, mean (range)':>28}  overlap")
+    titles = "  ".join(f"{name + ', mean (range)':>28}" for name in builds)
+    print(f"{'epoch':>5}  {'figure':8}  {titles}  overlap")
     for row in rows:
         sides = [f"{row[name]['mean']:8.4f} ({row[name]['low']:.4f} to {row[name]['high']:.4f})" for name in builds]
-        print(f"{row['epoch']:>5}  {row['figure']:8}  {sides[0]:>28}  {sides[1]:>28}  {row['overlap']}")
+        columns = "  ".join(f"{side:>28}" for side in sides)
+        print(f"{row['epoch']:>5}  {row['figure']:8}  {columns}  {row['overlap']}")
 
 
 def rows_of(curves: dict[str, list[list[dict[str, float]]]], epoch: int) -> list[dict]:
@@ -96,8 +104,8 @@ def rows_of(curves: dict[str, list[list[dict[str, float]]]], epoch: int) -> list
         for name, of_seeds in curves.items():
             values = [of_seed[epoch][figure] for of_seed in of_seeds]
             row[name] = {"mean": statistics.fmean(values), "low": min(values), "high": max(values)}
-        ours, timm = row["ours"], row["timm"]
-        row["overlap"] = ours["low"] <= timm["high"] and timm["low"] <= ours["high"]
+        ours, others = row["ours"], [row[name] for name in curves if name != "ours"]
+        row["overlap"] = all(ours["low"] <= other["high"] and other["low"] <= ours["high"] for other in others)
         rows.append(row)
     return rows
 
