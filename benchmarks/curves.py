@@ -1,9 +1,9 @@
-"""Our DenseNet-BC, its blocks fused, and timm's, trained by the same loop on the demo data over seeds; timm's from other
-weights.
+"""Our DenseNet-BC, the same with fused blocks, and timm's from weights of its own, trained by one loop over seeds.
 
     python benchmarks/curves.py [--json] [--seeds 0 1 2] [--epochs 4]
 
-Prints loss and error after each epoch, mean and range over seeds, and whether the ranges of the others overlap with ours.
+Trained on the demo data. Prints loss and error after each epoch, mean and range over seeds, and whether the ranges of
+the others overlap with ours at every epoch.
 """
 
 import argparse

@@ -5,6 +5,7 @@ them together, in any order, are one affine map of (pixel, mean) a sample; it is
 normalised, in floating point, on the device. Mirroring commutes with it, since the mean doesn't change.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Final, Self
@@ -54,6 +55,13 @@ class ColorMaps:
     """float32[n, 3, 3]."""
     shift: torch.Tensor
     """float32[n, 3]."""
+
+    @classmethod
+    def joined(cls, maps: Sequence[Self]) -> Self:
+        """Those of several batches, one after another."""
+        parts = zip(*((each.pixel, each.mean, each.shift) for each in maps), strict=True)
+        pixel, mean, shift = (torch.cat(part) for part in parts)
+        return cls(pixel=pixel, mean=mean, shift=shift)
 
     def to(self, device: torch.device) -> Self:
         """The same maps on a device."""

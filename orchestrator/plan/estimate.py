@@ -15,6 +15,9 @@ from orchestrator.plan.rates import MeasuredRate, find_rate, known_devices
 EVALUATION_SPEEDUP = 3.0
 """Images evaluated in the time of one trained: a forward pass is about a third of forward and backward."""
 
+_SHARE_OF_GPU = 0.8
+"""Of a GPU's memory, what a step may be expected to hold: what isn't counted needs the rest."""
+
 _FP32_BYTES = 4
 _CAST_BYTES = 2  # autocast keeps the weights in 16 bits besides
 
@@ -87,7 +90,7 @@ def estimate_memory(numerics: Numerics, execution: Execution, placement: Placeme
     side = numerics.train_transform.image_size
     cost = footprint(architecture, num_classes=numerics.num_classes, image_size=side)
     bytes_per_parameter = 3 * _FP32_BYTES + (0 if numerics.precision == "fp32" else _CAST_BYTES)
-    images = largest_micro_batch(numerics, placement)
+    images = largest_micro_batch(numerics, execution, placement)
     linear = execution.memory_efficient or numerics.model.block == "fused"  # both keep the same
     activations = cost.activation_bytes_per_image(numerics.precision, memory_efficient=linear)
     image_values = 3 * side**2
@@ -100,9 +103,24 @@ def estimate_memory(numerics: Numerics, execution: Execution, placement: Placeme
     )
 
 
-def largest_micro_batch(numerics: Numerics, placement: Placement) -> int:
+def one_pass_fits(numerics: Numerics, execution: Execution, placement: Placement, cluster: ClusterShape) -> bool:
+    """Whether a GPU has room for all groups of a worker at once, however few workers there may be.
+
+    Only the fused block can do it. Where a GPU's memory isn't known, it isn't tried.
+    """
+    if placement.device != "cuda" or numerics.model.block != "fused" or cluster.gpu_memory_bytes is None:
+        return False
+    if numerics.batch_norm_groups <= placement.min_world_size:
+        return False
+    needed = estimate_memory(numerics, replace(execution, groups_in_one_pass=True), placement)
+    return needed is not None and needed.total_bytes <= _SHARE_OF_GPU * cluster.gpu_memory_bytes
+
+
+def largest_micro_batch(numerics: Numerics, execution: Execution, placement: Placement) -> int:
     """The most images that a worker passes through the network at once."""
     group = math.ceil(numerics.global_batch_size / numerics.batch_norm_groups)
+    if execution.groups_in_one_pass:
+        return group * math.ceil(numerics.batch_norm_groups / placement.min_world_size)
     fewest_parts = min(share.num_parts for shares in placement.group_shares for share in shares)
     return math.ceil(group / fewest_parts)
 

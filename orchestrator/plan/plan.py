@@ -190,6 +190,9 @@ class Execution:
     weights: str | None
     """Where the weights are that the run starts from."""
     memory_efficient: bool
+    groups_in_one_pass: bool
+    """Whether a worker passes all of its batch-norm groups through the network at once; the sums of their gradients
+    then differ in rounding with the number of workers."""
     loader_threads: int
     """Of one worker."""
     prefetch: int

@@ -12,7 +12,7 @@ from typing import Literal
 from orchestrator.errors import PlanError
 from orchestrator.plan.block_choice import choose_block, missing_compiler
 from orchestrator.plan.cluster import ClusterShape
-from orchestrator.plan.estimate import estimate
+from orchestrator.plan.estimate import estimate, one_pass_fits
 from orchestrator.plan.network_choice import architecture_of, model_faults, model_plan
 from orchestrator.plan.notes import plan_notes
 from orchestrator.plan.placement import placement_faults, resolve_placement
@@ -77,6 +77,8 @@ def resolve(
         raise PlanError(f"{recipe.where('model.block')}: {fault}")
     numerics = _numerics(recipe, facts, placement, loader_available, weights_sha256)
     execution = resolve_execution(recipe, numerics, placement)
+    if one_pass_fits(numerics, execution, placement, cluster):
+        execution = replace(execution, groups_in_one_pass=True)
     estimated = estimate(numerics, execution, placement, cluster)
     return Plan(
         numerics=numerics,
@@ -104,10 +106,11 @@ def resolve_again(before: Plan, recipe: Recipe) -> Plan:
         model = recipe.model.model_copy(update={"block": was.model.block})
         recipe = recipe.model_copy(update={"model": model})
     numerics = _numerics(recipe, facts, before.placement, was.loader, was.model.weights_sha256)
+    execution = resolve_execution(recipe, numerics, before.placement)
     return replace(
         before,
         numerics=replace(numerics, decoder=was.decoder),
-        execution=resolve_execution(recipe, numerics, before.placement),
+        execution=replace(execution, groups_in_one_pass=before.execution.groups_in_one_pass),
         learning_rates=numerics.schedule.segments(numerics.num_steps),
     )
 
@@ -145,6 +148,7 @@ def resolve_execution(recipe: Recipe, numerics: Numerics, placement: Placement) 
         test_weights=recipe.eval.test,
         weights=None if recipe.model.weights is None else str(Path(recipe.model.weights).absolute()),
         memory_efficient=recipe.model.memory_efficient,
+        groups_in_one_pass=False,
         loader_threads=max(1, placement.cpus_per_worker) if threads == "auto" else threads,
         prefetch=_prefetch(recipe),
         cache_dir=recipe.data.cache_dir,

@@ -72,7 +72,10 @@ class RunningStatistics:
                 module.momentum = momentum
 
     def add_group(self, weight: float) -> None:
-        """Count the statistics that a forward pass has just left; `weight` is 1 over the ranks that share the group."""
+        """Count the statistics that a forward pass has just left.
+
+        weight: the groups that they are the mean of; of a shared group 1 over the ranks that share it.
+        """
         self.accumulated.add_(self.current, alpha=weight)
 
     def update(self, num_groups: int, *, admitted: Tensor) -> None:

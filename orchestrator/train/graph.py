@@ -130,6 +130,18 @@ class GroupInputs:
             color=batch.color,
         )
 
+    @classmethod
+    def joined(cls, groups: Sequence[Self]) -> Self:
+        """Several groups of one epoch as one batch, in their order."""
+        colors = [group.color for group in groups if group.color is not None]
+        return cls(
+            images=torch.cat([group.images for group in groups]),
+            labels=torch.cat([group.labels for group in groups]),
+            indices=torch.cat([group.indices for group in groups]),
+            epoch=groups[0].epoch,
+            color=ColorMaps.joined(colors) if colors else None,
+        )
+
     def tensors(self) -> list[Tensor]:
         """All of them, in a fixed order."""
         colors = [] if self.color is None else [getattr(self.color, field.name) for field in fields(self.color)]

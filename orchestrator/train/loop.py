@@ -118,6 +118,7 @@ class _Training:
             world=world,
             normalize=self._normalize,
             capture=CaptureOnGpu(world.device) if self._execution.cuda_graphs and world.device.type == "cuda" else None,
+            groups_in_one_pass=self._execution.groups_in_one_pass,
         )
         self._passed_over = world.broadcast(reporter.passed_over() if world.is_first else PassedOver())
         self._state = self._resume()

@@ -38,7 +38,7 @@ def measure_rate(plan: Plan, *, min_duration_s: float = 5.0) -> MeasuredRate:
     """
     prepare_process(plan)
     device = torch.device(plan.placement.device)
-    most_images = largest_micro_batch(plan.numerics, plan.placement)
+    most_images = largest_micro_batch(plan.numerics, plan.execution, plan.placement)
     num_images = _affordable_images(plan, device, most_images)
     durations_s = _step_durations_s(plan, device, num_images, min_duration_s=min_duration_s)
     is_cpu = device.type == "cpu"

@@ -1,4 +1,4 @@
-"""One optimiser step: this rank's batch-norm groups one after another, then one update that all ranks make alike.
+"""One optimiser step: this rank's batch-norm groups, one after another or in one pass, then one update on all ranks.
 
 The gradient is the sum over all images of the step divided by their number, however the groups fall on ranks.
 
@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.data.batch import Batch
+from orchestrator.errors import PlanError
+from orchestrator.models.block.groups import set_group_sizes, takes_groups
 from orchestrator.models.dropout import set_sample_keys
 from orchestrator.plan.groups import GroupShare, group_ranks, share_positions
 from orchestrator.plan.plan import Numerics
@@ -62,12 +64,17 @@ class TrainingStep:
         world: World,
         normalize: Normalize,
         capture: Capture | None = None,
+        groups_in_one_pass: bool = False,
     ) -> None:
         """Model and optimiser must be as the run shall go on from: ranks take over the first rank's values here.
 
         group_shares: for each rank the batch-norm groups, or the part of one, that it computes in every step.
         capture: records the parts of full steps; None: nothing is recorded. Not for groups that ranks share.
+        groups_in_one_pass: pass them through the network together, each normalised on its own; for fused blocks.
         """
+        if groups_in_one_pass and not takes_groups(model):
+            raise PlanError("a rank's groups pass in one go only through a network with model.block=fused")
+        self._in_one_pass = groups_in_one_pass
         self._numerics = numerics
         self._world = world
         self._model = model
@@ -219,19 +226,28 @@ class TrainingStep:
             for share, group in zip(self._shares, inputs, strict=True)
             if len(group.labels) or self._group_has_images(share, num_images)
         ]
+        if self._in_one_pass and len(work) > 1:
+            groups = [group for _, group in work]
+            set_group_sizes(self._model, [len(group.labels) for group in groups])
+            with self._gradients.summing():
+                self._pass(GroupInputs.joined(groups), num_images, num_groups=len(groups))
+            set_group_sizes(self._model, None)
+            return
         for share, group in work[:-1]:
             with self._gradients.accumulating():
-                self._one_share(share, group, num_images)
+                self._pass(group, num_images, num_groups=1 / share.num_parts)
         with self._gradients.summing():
             if work:
-                self._one_share(*work[-1], num_images)
+                share, group = work[-1]
+                self._pass(group, num_images, num_groups=1 / share.num_parts)
             else:
                 self._join_without_images()
 
     def _group_has_images(self, share: GroupShare, num_images: int) -> bool:
         return share.group < num_images
 
-    def _one_share(self, share: GroupShare, batch: GroupInputs, num_images: int) -> None:
+    def _pass(self, batch: GroupInputs, num_images: int, *, num_groups: float) -> None:
+        """Forward and backward of one batch. num_groups: how many groups, or what part of one, the batch is."""
         set_sample_keys(self._model, seed=self._numerics.seed, epoch=batch.epoch, indices=batch.indices)
         with torch.autocast(
             self._world.device.type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None
@@ -241,7 +257,7 @@ class TrainingStep:
         loss_sum = F.cross_entropy(
             logits, batch.labels, reduction="sum", label_smoothing=self._numerics.label_smoothing
         )
-        self._statistics.add_group(1 / share.num_parts)
+        self._statistics.add_group(num_groups)
         self._scaler.scale(loss_sum / num_images).backward()
         with torch.no_grad():
             self._totals[0] += loss_sum
