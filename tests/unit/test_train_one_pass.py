@@ -78,7 +78,7 @@ def test_groups_in_one_pass_make_the_same_step(batch):
 
 
 def test_one_pass_of_a_reference_network_is_refused():
-    with pytest.raises(PlanError, match="model.block=fused"):
+    with pytest.raises(PlanError, match=r"model\.block=fused"):
         make_step(plan(block="reference"), one_pass=True)
 
 
