@@ -43,6 +43,15 @@ def test_killed_and_resumed_ends_with_the_same_bits(
     assert len(killed.events("training_resumes")) >= 1
 
 
+def test_fused_blocks_resume_to_the_same_bits(tmp_path: Path, small_images: Path) -> None:
+    settings = (*SETTINGS, "train.batch_norm_groups=3", "model.block=fused", "train.epochs=2")
+    alone = _undisturbed(tmp_path, small_images, 2, *settings)
+    killed = _killed(tmp_path, small_images, 2, ["at:4"], *settings)
+    assert killed.tensors_sha256() == alone.tensors_sha256()
+    assert killed.events("kernels_ready")[0]["kernels"] == "native"
+    assert killed.events("first_step")[0]["seconds"] > 0
+
+
 def test_a_split_group_resumes_to_the_same_bits(tmp_path: Path, small_images: Path) -> None:
     settings = (*SETTINGS, "train.batch_norm_groups=2", "cluster.split_groups=true", "train.epochs=2")
     alone = _undisturbed(tmp_path, small_images, 3, *settings)

@@ -1,7 +1,7 @@
 """The fused block computes what the reference does: results, every gradient, and running statistics."""
 
 import copy
-from collections import Counter
+from statistics import median
 
 import pytest
 import torch
@@ -171,25 +171,25 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("name", ["densenet_demo", "densenet22_6"])
 def test_the_error_is_at_most_one_and_a_half_times_the_references(name, kernels, autocast, training, monkeypatch):
-    """Over several inputs and all tensors of a kind, since a single one's rounding is chance."""
+    """All tensors of a kind together, and the median of several inputs: where rounding takes a value across ReLU's
+    zero, which is chance, an error is a hundred times the others."""
     run_with(monkeypatch, kernels)
-    totals = {"fused": Counter(), "reference": Counter()}
+    found = {"fused": [], "reference": []}
     models = pair(name, torch.float32)
     states = copy.deepcopy([model.state_dict() for model in models])
     for seed in range(3):
         images = torch.randn(8, 3, 15, 16, generator=torch.Generator().manual_seed(seed))
         _, exact_model = pair(name)
         exact = computed(exact_model.train(training), images.double())
-        for model, state, block in zip(models, states, totals, strict=True):
+        for model, state, block in zip(models, states, found, strict=True):
             model.load_state_dict(state)
             model.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                totals[block].update(errors(computed(model.train(training), images), exact))
-    worse = {
-        kind: (totals["fused"][kind], error)
-        for kind, error in totals["reference"].items()
-        if totals["fused"][kind] > 1.5 * error + 1e-7
-    }
+                found[block].append(errors(computed(model.train(training), images), exact))
+    ours, theirs = (
+        {kind: median(each[kind] for each in of_seeds) for kind in of_seeds[0]} for of_seeds in found.values()
+    )
+    worse = {kind: (ours[kind], error) for kind, error in theirs.items() if ours[kind] > 1.5 * error + 1e-7}
     assert not worse
 
 

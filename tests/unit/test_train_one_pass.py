@@ -18,13 +18,11 @@ from orchestrator.train.optimizer import build_optimizer
 from orchestrator.train.step import TrainingStep
 from orchestrator.train.world import World
 
-FACTS = DatasetFacts(num_train_images=32, num_val_images=4, num_classes=10, fingerprint="sha256:0")
+FACTS = DatasetFacts(num_train_images=34, num_val_images=4, num_classes=10, fingerprint="sha256:0")
 
 
-def plan(*, block: str = "fused", batch: int = 16) -> Plan:
-    recipe = load_recipe(
-        "demo", [f"model.block={block}", f"train.global_batch_size={batch}", "train.batch_norm_groups=3"]
-    )
+def plan(*, block: str = "fused") -> Plan:
+    recipe = load_recipe("demo", [f"model.block={block}", "train.global_batch_size=16", "train.batch_norm_groups=3"])
     return resolve(
         recipe,
         cluster=ClusterShape(num_cpus=1),
@@ -52,12 +50,11 @@ def make_step(made: Plan, *, one_pass: bool) -> TrainingStep:
     return step
 
 
-def trained(made: Plan, *, one_pass: bool) -> dict[str, Tensor]:
+def trained(made: Plan, *, number: int, size: int, one_pass: bool) -> dict[str, Tensor]:
     step = make_step(made, one_pass=one_pass)
     generator = torch.Generator().manual_seed(0)
     first = 0
     batches = []
-    size = made.numerics.global_batch_size
     for group in range(3):
         indices = np.arange(first, first + size // 3 + (group < size % 3))
         first += len(indices)
@@ -65,16 +62,17 @@ def trained(made: Plan, *, one_pass: bool) -> dict[str, Tensor]:
         labels = torch.randint(10, (len(indices),), generator=generator)
         batches.append(Batch(images=images, labels=labels, indices=indices, epoch=0))
     remaining = iter(batches)
-    result = step.run(lambda: next(remaining), step=0, learning_rate=0.1)
+    result = step.run(lambda: next(remaining), step=number, learning_rate=0.1)
     return {"totals": result.totals, **step.network.state_dict()}
 
 
-@pytest.mark.parametrize("batch", [16, 2], ids=["uneven groups", "an empty group"])
-def test_groups_in_one_pass_make_the_same_step(batch):
-    made = plan(batch=batch)
-    together, apart = (trained(made, one_pass=one_pass) for one_pass in (True, False))
+@pytest.mark.parametrize(("number", "size"), [(0, 16), (2, 2)], ids=["uneven groups", "an empty group"])
+def test_groups_in_one_pass_make_the_same_step(number, size):
+    """The loss is computed in float32, all else in float64."""
+    made = plan()
+    together, apart = (trained(made, number=number, size=size, one_pass=one_pass) for one_pass in (True, False))
     for name, expected in apart.items():
-        torch.testing.assert_close(together[name], expected, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(together[name], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_pass_of_a_reference_network_is_refused():
