@@ -5,6 +5,7 @@ gradients are stored in 16 bits and computed in 32: a processor without bfloat16
 """
 
 import ctypes
+import threading
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +72,7 @@ class NativeKernels:
         self._library = built.library
         self._sgemm = _sgemm()
         self._plain = PlainKernels()
+        self._kept = threading.local()
 
     def moments(self, maps: Tensor, moments: Moments, grid: Grid) -> None:
         """See `Kernels`."""
@@ -109,7 +111,9 @@ class NativeKernels:
         """See `Kernels`."""
         if gradient.grad.dtype not in _SUFFIXES:
             return self._plain.finish(gradient, source, grid)
-        return self._finish("finish", gradient, source, grid, gradient.grad.dtype)
+        finished = torch.empty(gradient.grad.shape, dtype=gradient.grad.dtype)
+        self._finish("finish", gradient, source, grid, finished)
+        return finished
 
     def pointwise_backward(
         self,
@@ -149,7 +153,9 @@ class NativeKernels:
         """See `Kernels`."""
         if maps.dtype not in _SUFFIXES:
             return self._plain.convolve_backward(gradient, source, maps, norm, weight, into, grid, add=add)
-        grad_out = as_images(self._finish("finish_wide", gradient, source, grid, torch.float32), grid)
+        finished = self._scratch("finished", gradient.grad.shape)
+        self._finish("finish_wide", gradient, source, grid, finished)
+        grad_out = as_images(finished, grid)
         activated = as_images(self._activated(maps, norm, grid), grid)
         grad_activated, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad_out, activated, weight.float(), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]
@@ -174,15 +180,21 @@ class NativeKernels:
 
     def _activated(self, maps: Tensor, norm: Norm, grid: Grid) -> Tensor:
         """relu(norm(maps)) in float32."""
-        activated = torch.empty(maps.shape, dtype=torch.float32)
+        activated = self._scratch("activated", maps.shape)
         self._call("activate_wide", maps, *_matrix(maps), maps.shape[1], _norm(norm), _pointer(activated), _grid(grid))
         return activated
 
-    def _finish(self, operation: str, gradient: Gradient, source: Source, grid: Grid, dtype: torch.dtype) -> Tensor:
-        finished = torch.empty(gradient.grad.shape, dtype=dtype)
+    def _finish(self, operation: str, gradient: Gradient, source: Source, grid: Grid, finished: Tensor) -> None:
         arguments = (*_gradient(gradient, source), gradient.grad.shape[1], _pointer(finished), _grid(grid))
         self._call(operation, source.maps, *arguments)
-        return finished
+
+    def _scratch(self, name: str, shape: torch.Size) -> Tensor:
+        """float32[shape] until the next call of that name in this thread: new memory costs more than what fills it."""
+        kept: Tensor | None = getattr(self._kept, name, None)
+        if kept is None or kept.numel() < shape.numel():
+            kept = torch.empty(shape.numel())
+            setattr(self._kept, name, kept)
+        return kept[: shape.numel()].view(shape)
 
     def _call(self, operation: str, maps: Tensor, *arguments: Any) -> None:
         function = getattr(self._library, f"{operation}_{_SUFFIXES[maps.dtype]}")
