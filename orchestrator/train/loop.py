@@ -230,8 +230,6 @@ class _Training:
         self._telemetry.add_step(
             step_s=perf_counter() - began_at, data_s=result.data_wait_s, communication_s=result.communication_s
         )
-        if self._meter.is_first_report:
-            self._reporter.event("first_step", step=step, seconds=perf_counter() - began_at)
         self._watchdog.tick()
         self._meter.add_step(
             num_images=result.num_images, data_s=result.data_wait_s, communication_s=result.communication_s
