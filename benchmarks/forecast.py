@@ -1,10 +1,11 @@
 """Does a run take as long as the forecast says?
 
-    python benchmarks/forecast.py [--json] [--runs 3] [--mtbf-s 40] [--epochs 8] [--folder FOLDER]
+    python benchmarks/forecast.py [--json] [--runs 3] [--mtbf-s 40] [--epochs 8] [--folder FOLDER] [--without-ray]
 
 A run of the demo on this machine is killed once, and what it took of a step, a checkpoint, a start and a restart is
 measured. From that the wall time of the same run under failures is forecast, and then runs are started whose worker is
-killed (SIGKILL) at times drawn from the same exponential law, also while it starts. Each starts a cluster of its own.
+killed (SIGKILL) at times drawn from the same exponential law, also while it starts. Each starts a cluster of its own;
+`--without-ray` starts the same loop as a bare process instead, and again as soon as it is killed.
 `forecast/mean` is the forecast mean over the wall time of each run. With a folder given, the runs that lie there count,
 too, so that a long measurement can be made in parts.
 """
@@ -15,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
@@ -25,13 +27,16 @@ from typing import Any
 
 from common import document, print_document, ratio_of_rates
 
-from orchestrator.engine.planning import load_plan
+from orchestrator.data.index import index_dataset
+from orchestrator.engine.planning import load_plan, make_plan, write_plan, write_recipe
+from orchestrator.plan.cluster import local_shape
 from orchestrator.plan.forecast import Costs, simulate, spread
 from orchestrator.plan.forecast_inputs import Measured, basis_of, nodes_of
+from orchestrator.recipe.load import load_recipe
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.measured import measure
 from orchestrator.run.progress import read_progress
-from orchestrator.run.state import State
+from orchestrator.run.state import State, write_state
 from orchestrator.run.status import read_status
 
 DNCTL = Path(sys.executable).with_name("dnctl")
@@ -67,9 +72,9 @@ def _environments(process_id: int) -> Iterator[list[bytes]]:
 class Killer:
     """Kills the worker of a run after given waits; a kill that is due while there is none comes when there is."""
 
-    def __init__(self, cluster: Path, waits: Iterator[float]) -> None:
-        """waits: seconds to wait before each kill."""
-        self._cluster = cluster
+    def __init__(self, find_workers: Callable[[], Iterable[int]], waits: Iterator[float]) -> None:
+        """find_workers: process ids. waits: seconds to wait before each kill."""
+        self._find_workers = find_workers
         self._waits = waits
         self._over = Event()
         self.num_kills = 0
@@ -80,7 +85,7 @@ class Killer:
         for wait_s in self._waits:
             if self._over.wait(wait_s):
                 return
-            while not (workers := list(workers_of(self._cluster))):
+            while not (workers := list(self._find_workers())):
                 if self._over.wait(POLL_S):
                     return
             for worker in workers:
@@ -110,21 +115,62 @@ def _environment(cluster: Path, storage: Path | None = None) -> dict[str, str]:
 def train(folder: Path, name: str, *, epochs: int, waits: Iterator[float]) -> tuple[RunDirectory, int]:
     """A run to its end, on a cluster of its own, its worker killed after each of the waits."""
     run = RunDirectory(folder / "runs" / name)
-    settings = {
-        "data.root": folder / "digits",
-        "train.epochs": epochs,
-        "train.log_every_steps": 1,
-        "cluster.workers": 1,
-        "cluster.max_failures": 1000,
-        "checkpoint.every_minutes": SAVE_EVERY_MINUTES,
-    }
-    command = [DNCTL, "launch", "demo", "--name", name, *(f"--set={key}={value}" for key, value in settings.items())]
+    settings = (f"--set={setting}" for setting in settings_of(folder, epochs))
+    command = [str(DNCTL), "launch", "demo", "--name", name, *settings]
     with _cluster() as cluster:
         process = subprocess.Popen(command, env=_environment(cluster, run.path.parent), stderr=subprocess.DEVNULL)
-        killer = Killer(cluster, waits)
+        killer = Killer(lambda: workers_of(cluster), waits)
         assert process.wait() == 0, f"see {run.path}"
         killer.close()
     return run, killer.num_kills
+
+
+def train_without_ray(folder: Path, name: str, *, epochs: int, waits: Iterator[float]) -> tuple[RunDirectory, int]:
+    """The same in a process of its own, which is started again at once when it was killed."""
+    run = RunDirectory(folder / "runs" / name)
+    run.create(now=time())
+    recipe = load_recipe("demo", settings_of(folder, epochs))
+    write_recipe(run, recipe)
+    write_plan(run, make_plan(recipe, local_shape()))
+    processes: list[subprocess.Popen[bytes]] = []
+    killer = Killer(lambda: [process.pid for process in processes[-1:] if process.poll() is None], waits)
+    submitted_at: float | None = time()
+    while True:
+        attempt = run.claim_attempt("benchmark", submitted_at=submitted_at)
+        processes.append(subprocess.Popen([sys.executable, __file__, "--train", str(run.path), str(attempt.number)]))
+        if processes[-1].wait() == 0:
+            break
+        submitted_at = None
+    now = time()
+    killer.close()
+    record = replace(run.read_state(), state=State.SUCCEEDED, attempt=attempt.number, updated_at=now, finished_at=now)
+    write_state(run.state, record)
+    return run, killer.num_kills
+
+
+def train_attempt(run: RunDirectory, attempt: int) -> None:
+    """What that process does."""
+    from orchestrator.train.loop import train
+    from orchestrator.train.reporter import RunReporter
+    from orchestrator.train.world import World
+
+    plan = load_plan(run)
+    assert plan is not None
+    reporter = RunReporter(run, attempt=attempt, keep_last=2, keep_best=0)
+    train(plan, index_dataset(str(load_recipe(run.recipe).data.root)), World.single(), reporter)
+    reporter.close()
+
+
+def settings_of(folder: Path, epochs: int) -> list[str]:
+    """What is changed of the demo."""
+    return [
+        f"data.root={folder / 'digits'}",
+        f"train.epochs={epochs}",
+        "train.log_every_steps=1",
+        "cluster.workers=1",
+        "cluster.max_failures=1000",
+        f"checkpoint.every_minutes={SAVE_EVERY_MINUTES}",
+    ]
 
 
 def kill_once(run: RunDirectory) -> Iterator[float]:
@@ -165,19 +211,25 @@ def main() -> None:
     parser.add_argument("--mtbf-s", type=float, default=40.0)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--without-ray", action="store_true")
+    parser.add_argument("--train", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.train is not None:
+        train_attempt(RunDirectory(Path(options.train[0])), int(options.train[1]))
+        return
+    run_it = train_without_ray if options.without_ray else train
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         if not (folder / "digits").is_dir():
             subprocess.run([DNCTL, "data", "demo", str(folder / "digits")], check=True, stdout=subprocess.DEVNULL)
         if CALIBRATION not in finished(folder):
             calibration = RunDirectory(folder / "runs" / CALIBRATION)
-            train(folder, CALIBRATION, epochs=options.epochs, waits=kill_once(calibration))
+            run_it(folder, CALIBRATION, epochs=options.epochs, waits=kill_once(calibration))
         for _ in range(options.runs):
             number = len(finished(folder))
             began_at = monotonic()
             waits = exponential(options.mtbf_s, seed=number)
-            _, num_kills = train(folder, f"run-{number}", epochs=options.epochs, waits=waits)
+            _, num_kills = run_it(folder, f"run-{number}", epochs=options.epochs, waits=waits)
             print(f"run {number}: {num_kills} kills, {monotonic() - began_at:.0f} s", file=sys.stderr)
         print_document(compared(folder, options.mtbf_s), as_json=options.json)
 

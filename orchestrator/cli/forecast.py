@@ -36,7 +36,13 @@ ReplacementOption = Annotated[
     typer.Option("--replace-minutes", metavar="M", min=0, help="Forecast: until there is another node; 5 if left out."),
 ]
 PriceOption = Annotated[
-    float | None, typer.Option("--price-per-hour", metavar="P", min=0, help="Forecast: what a node costs an hour.")
+    float | None,
+    typer.Option(
+        "--price-per-hour",
+        metavar="P",
+        min=0,
+        help="Forecast: what a node costs an hour; the recipe's price of its workers if left out.",
+    ),
 ]
 LikeOption = Annotated[
     str | None, typer.Option("--like", metavar="RUN", help="Forecast: with what this run was measured to take.")

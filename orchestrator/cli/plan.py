@@ -99,10 +99,14 @@ def plan(
         resolved = with_measured_rate(resolved, measure_rate(resolved), local_shape())
     forecast = None
     if mtbf_hours is not None:
+        num_nodes = nodes or _num_nodes(resolved, shape)
+        per_worker = resolved.execution.price_per_worker_hour
+        if price_per_hour is None and per_worker is not None:
+            price_per_hour = per_worker * resolved.placement.world_size / num_nodes
         question = Question(
             mtbf_hours=mtbf_hours,
             notice_s=notice_s or 0.0,
-            num_nodes=nodes or _num_nodes(resolved, shape),
+            num_nodes=num_nodes,
             replacement_s=60 * (REPLACEMENT_MINUTES if replace_minutes is None else replace_minutes),
             price_per_hour=price_per_hour,
         )

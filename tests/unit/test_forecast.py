@@ -132,6 +132,17 @@ def test_as_json_it_is_part_of_the_plan():
     assert "assumed" in " ".join(found["rests_on"])
 
 
+def test_money_is_what_the_recipe_says_of_its_workers_unless_a_price_is_given():
+    priced = ["--set", "cluster.price_per_worker_hour=2", "--set", "cluster.workers=4", "--nodes", "2"]
+    found = dnctl(*PLANNED, *priced, "--mtbf-hours", "6", "--json")["forecast"]
+    assert found["price_per_hour"] == 4.0, "two workers a node"
+    assert found["price"]["p50"] == pytest.approx(4 * found["node_hours"]["p50"])
+    assert (
+        dnctl(*PLANNED, *priced, "--mtbf-hours", "6", "--price-per-hour", "1", "--json")["forecast"]["price_per_hour"]
+        == 1
+    )
+
+
 def test_an_elastic_run_goes_on_with_fewer_nodes():
     elastic = ["--set", "cluster.workers={min: 1, max: 4}", "--nodes", "4", "--mtbf-hours", "6", "--json"]
     assert dnctl(*PLANNED, *elastic)["forecast"]["speeds"] == [0.0, 0.25, 0.5, 0.5, 1.0]
