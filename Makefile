@@ -8,10 +8,10 @@ JOBS ?= 2
 # Where `make demo` puts its data. Its cluster is one of its own, and ended with it.
 DEMO := demo
 
-.PHONY: help setup demo test test-long test-fast check format bench docs lock clean
+.PHONY: help setup demo test test-long test-faults chaos test-fast check format bench docs lock clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.complete  ## Make .venv with the pinned dependencies and dnctl itself
 
@@ -32,10 +32,19 @@ demo: setup  ## Train a small DenseNet on handwritten digits, from nothing to a 
 
 test: setup  ## Run what this machine can run in 20 minutes: side by side, but for what starts a Ray cluster
 	$(TESTS) -m "not ray and not long" -n $(JOBS)
-	$(TESTS) -m "ray and not long"
+	$(TESTS) -m "ray and not long and not faults"
 
 test-long: setup  ## Run the tests that take minutes each: Slurm, other clusters, hosts that die
 	$(TESTS) -m long
+
+test-faults: setup  ## Strike runs with every fault at every moment, half an hour of it, and record what came of it
+	RECORD_FAULTS=1 $(TESTS) -m faults
+	$(BIN)/python -m tests.multihost.record
+
+chaos: setup  ## Random faults: make chaos SEED=1 [MINUTES=30] [HISTORY=7]
+	$(if $(SEED),,$(error say which: make chaos SEED=1))
+	RECORD_FAULTS=1 $(BIN)/python -m tests.multihost.chaos $(SEED) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HISTORY),--history $(HISTORY))
+	$(BIN)/python -m tests.multihost.record
 
 test-fast: setup  ## Run the tests that take seconds
 	$(TESTS) -m "not slow and not ray and not multihost and not gpu" -n $(JOBS)

@@ -23,6 +23,7 @@ from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, failure, read_ending
 from orchestrator.run.lease import LeaseKeeper, living_holder
+from orchestrator.run.patience import patiently
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import read_progress
 from orchestrator.run.state import State, write_state
@@ -83,7 +84,8 @@ def drive(run: RunDirectory, fit: Fit, *, may_wait: bool = True) -> int:
             run.stop_request.unlink()
             recorder.write(State.PENDING, "its time on the cluster was up: checkpoint saved, waiting for the next turn")
         else:
-            recorder.write(_FINAL_STATE[ending.outcome], ending.reason, exit_code=ending.exit_code)
+            final = _FINAL_STATE[ending.outcome]
+            patiently(lambda: recorder.write(final, ending.reason, exit_code=ending.exit_code))
         return ending.exit_code
     finally:
         keeper.close()
@@ -105,12 +107,16 @@ def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit, te
         return failure(error)
     except Exception as error:  # whatever Ray raises: the run has failed, and state.json must say so
         _log.exception("training failed")
-        said = read_ending(run.attempt(run.newest_attempt()[0]))
+        said = patiently(lambda: _said(run))
         return said or Ending(outcome="failed", reason=_in_one_line(error), exit_code=DnctlError.exit_code)
-    newest = run.attempt(run.newest_attempt()[0])
-    return read_ending(newest) or Ending(
-        outcome="failed", reason=f"the workers ended without a word; see {newest.logs}", exit_code=1
+    return patiently(lambda: _said(run)) or Ending(
+        outcome="failed", reason=f"the workers ended without a word; see {run.path / 'attempts'}", exit_code=1
     )
+
+
+def _said(run: RunDirectory) -> Ending | None:
+    """How the newest attempt ended by its own account."""
+    return read_ending(run.attempt(run.newest_attempt()[0]))
 
 
 def _in_one_line(error: Exception) -> str:

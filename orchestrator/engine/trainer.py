@@ -13,6 +13,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.exceptions import RayActorError
 from ray.train import TrainingFailedError
 
 from orchestrator.engine import nodes
@@ -30,7 +31,8 @@ from orchestrator.redaction import redacted
 from orchestrator.run import files
 from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
-from orchestrator.run.ending import read_ending
+from orchestrator.run.ending import Ending, read_ending
+from orchestrator.run.patience import patiently
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.spent import Limits, read_spent
 from orchestrator.run.state import State
@@ -44,7 +46,7 @@ RELEASE_TIMEOUT_S = 10.0
 PLACEMENT_TIMEOUT_S = "10"
 """After which Ray counts its nodes anew: it may have asked for places on one that has just gone."""
 COLLECTIVE_GRACE_S = 60.0
-"""Beyond the time after which a worker ends itself as hung: what a collective waits for others at most."""
+"""At most so long beyond the time after which a worker ends itself as hung does a collective wait for others."""
 SMALLEST_RESERVATION = 0.001
 """CPU cores of a worker that reserves none: Ray places nobody who asks for nothing."""
 
@@ -65,17 +67,28 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
     plan = plan_on_cluster(run, recipe, nodes.cluster_shape())
     assert recipe.data.root is not None
     task = WorkerTask(run=run, plan=plan, holder=holder, data_root=recipe.data.root, damaged=recipe.data.damaged)
+    os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", str(math.ceil(plan.execution.hang_s)))
     worker = worker_resources(plan.placement)
     limits = limits_of(plan.execution)
     if (reached := limits.reached(read_spent(run, now=None))) is not None:
         raise RunStoppedError(f"stopped before it began: {reached}")
     watch, limit_watch = PauseWatch(run, plan.placement, worker), LimitWatch(run, limits)
+    num_lost = 0
     try:
-        while _fit_once(attempt, task, tell) is _Next.ATTEMPT:
-            tell(State.RECOVERING, _why_again(run))
-            if run.newest_attempt()[1] != holder:
+        while True:
+            try:
+                if _fit_once(attempt, task, tell) is _Next.NOTHING:
+                    return
+                num_lost = 0
+            except RayActorError as error:
+                num_lost += 1
+                if num_lost > plan.execution.max_failures:
+                    raise
+                _log.warning("Ray's controller of the workers has died: %s", error)
+            tell(State.RECOVERING, patiently(lambda: _why_again(run)))
+            if patiently(run.newest_attempt)[1] != holder:
                 return  # another driver has taken the run over
-            attempt = run.claim_attempt(holder)
+            attempt = patiently(lambda: run.claim_attempt(holder))
     finally:
         watch.close()
         limit_watch.close()
@@ -102,19 +115,19 @@ class _Next(Enum):
 
 
 def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
-    """Train until the workers end. Raises TrainingFailedError if they failed too often without progress."""
+    """Train until the workers end. Raises what Ray raises if they failed too often without progress."""
     run, plan = task.run, task.plan
-    files.write_atomically(attempt.path / "plan.json", plan.to_json().encode())
-    newest = newest_step(run.checkpoints)
+    patiently(lambda: files.write_atomically(attempt.path / "plan.json", plan.to_json().encode()))
+    newest = patiently(lambda: newest_step(run.checkpoints))
     waiting = WaitingForRoom(run, plan.placement, worker_resources(plan.placement), tell)
     try:
         nodes.count_anew()
         _trainer(attempt, task).fit()
-    except TrainingFailedError as error:
-        ending = read_ending(run.attempt(run.newest_attempt()[0]))
+    except (TrainingFailedError, RayActorError) as error:  # the latter: Ray's controller itself has died
+        ending = patiently(lambda: _newest_ending(run))
         if ending is not None and ending.outcome == "paused":
             return _Next.ATTEMPT  # the first worker had saved and said so before another one failed
-        if ending is None and newest_step(run.checkpoints) > newest:
+        if ending is None and patiently(lambda: newest_step(run.checkpoints)) > newest:
             _log.warning("the workers failed, but not without progress: %s", error)
             return _Next.ATTEMPT
         own = own_error(error)
@@ -123,15 +136,19 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
         raise own from error
     finally:
         waiting.close()
-    ending = read_ending(run.attempt(run.newest_attempt()[0]))
+    ending = patiently(lambda: _newest_ending(run))
     return _Next.ATTEMPT if ending is not None and ending.outcome == "paused" else _Next.NOTHING
 
 
-def own_error(error: TrainingFailedError) -> DnctlError | None:
+def own_error(error: Exception) -> DnctlError | None:
     """What a worker said in our own words, where that is why training failed."""
     failures = getattr(error, "worker_failures", {})
     causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
     return next((cause for cause in causes if isinstance(cause, DnctlError)), None)
+
+
+def _newest_ending(run: RunDirectory) -> Ending | None:
+    return read_ending(run.attempt(run.newest_attempt()[0]))
 
 
 def _trainer(attempt: AttemptDirectory, task: WorkerTask) -> "ray.train.torch.TorchTrainer":
@@ -140,7 +157,7 @@ def _trainer(attempt: AttemptDirectory, task: WorkerTask) -> "ray.train.torch.To
         lambda: _work(task),
         torch_config=TorchOnInterface(
             backend="nccl" if placement.device == "cuda" else "gloo",
-            timeout_s=math.ceil(execution.hang_s + COLLECTIVE_GRACE_S),
+            timeout_s=math.ceil(execution.hang_s + min(execution.hang_s, COLLECTIVE_GRACE_S)),
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=_num_workers(placement),

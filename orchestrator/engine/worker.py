@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import ray
@@ -22,6 +23,7 @@ from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory
 from orchestrator.run.ending import Ending, failure, read_ending, record_ending
 from orchestrator.run.lease import LARGEST_CLOCK_DIFFERENCE_S
+from orchestrator.run.patience import patiently
 from orchestrator.run.spent import write_worker_nodes
 from orchestrator.train.compilation import keep_compiled
 from orchestrator.train.loop import Outcome, train
@@ -29,6 +31,9 @@ from orchestrator.train.reporter import RunReporter, SilentReporter
 from orchestrator.train.world import World
 
 _log = logging.getLogger(__name__)
+
+AWAY_S = 30.0
+"""After which a storage that isn't there counts as one that this node doesn't have."""
 
 
 def train_worker(task: WorkerTask) -> None:
@@ -49,7 +54,8 @@ def train_worker(task: WorkerTask) -> None:
         outcome = _train(task, attempt, world, check)
     except DnctlError as error:
         _log.error("%s", error)
-        record_ending(attempt, failure(error))
+        with suppress(StorageError):  # which may be the very error; Ray is told in any case
+            record_ending(attempt, failure(error))
         raise
     finally:
         if watch is not None:
@@ -62,11 +68,13 @@ def train_worker(task: WorkerTask) -> None:
 
 def _join_attempt(task: WorkerTask, world: World) -> AttemptDirectory | None:
     """The attempt that this group of workers is; None if the run has ended, or is another driver's by now."""
-    number = world.broadcast(_number_of_attempt(task) if world.is_first else None)
+    number = world.broadcast(patiently(lambda: _number_of_attempt(task)) if world.is_first else None)
     return None if number is None else task.run.attempt(number)
 
 
 def _number_of_attempt(task: WorkerTask) -> int | None:
+    with suppress(StorageError):
+        patiently(lambda: files.require(task.run.path), patience_s=AWAY_S)
     if not task.run.path.is_dir():
         raise StorageError(
             f"on {socket.gethostname()} there is no {task.run.path}: the nodes don't share storage; mount the same one "

@@ -80,7 +80,8 @@ def write_checkpoint(
     try:
         with files.translated("write the checkpoint", path):
             shutil.rmtree(path, ignore_errors=True)
-            path.mkdir(parents=True)
+            path.parent.mkdir(exist_ok=True)  # not the run's directory: where that is away, nothing is to be made
+            path.mkdir()
             for name, content in contents.items():
                 files.write_through(path / name, content)
             files.write_through(path / MANIFEST, manifest_bytes)

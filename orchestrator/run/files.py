@@ -88,6 +88,12 @@ def create_exclusively(path: Path, content: bytes) -> bool:
         return True
 
 
+def require(path: Path) -> None:
+    """Raise StorageError if there is nothing at `path`."""
+    with translated("find", path):
+        path.stat()
+
+
 def make_directory(path: Path) -> None:
     """Make a directory and its parents; one that is there already is fine."""
     with translated("make the directory", path):

@@ -5,11 +5,13 @@ import socket
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import IntEnum
+from pathlib import Path
 from threading import Event, Thread
 from time import time
 from typing import Any, Final, Protocol
 
 from orchestrator.errors import CheckpointError, StorageError, TakenOverError
+from orchestrator.run import files
 from orchestrator.run.checkpoints import (
     Checkpoint,
     best_checkpoint,
@@ -22,6 +24,7 @@ from orchestrator.run.directory import RunDirectory
 from orchestrator.run.ending import read_ending
 from orchestrator.run.ledger import time_exposed_s
 from orchestrator.run.passed_over import PassedOver, read_passed_over, write_passed_over
+from orchestrator.run.patience import patiently
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import SegmentWriter
@@ -89,7 +92,7 @@ class RunReporter:
         self._progress: Progress | None = None
         self._workers: Workers | None = None
         self._request = Request.NOTHING
-        self._closing = Event()
+        self._news, self._closing = Event(), Event()
         self._thread = Thread(target=self._follow, name="reporter", daemon=True)
         self._thread.start()
 
@@ -103,7 +106,7 @@ class RunReporter:
             _log.warning("passed over: %s", error)
             self.event("checkpoint_passed_over", checkpoint=checkpoint.path.name, reason=str(error))
 
-        found = newest_whole(self._run.checkpoints, passed_over=passed_over)
+        found = patiently(lambda: newest_whole(self._checkpoints(), passed_over=passed_over))
         if found is None and num_bad:
             raise CheckpointError(
                 f"none of the {num_bad} checkpoints in {self._run.checkpoints} verifies; restore one of them, "
@@ -111,13 +114,20 @@ class RunReporter:
             )
         return found
 
+    def _checkpoints(self) -> Path:
+        """Where they are. Raises StorageError if that place is away, which is another thing than having none."""
+        files.require(self._run.checkpoints)
+        return self._run.checkpoints
+
     def best(self) -> Checkpoint | None:
         """The best checkpoint by validation top-1."""
         return best_checkpoint(self._run.checkpoints, BEST_BY)
 
     def report(self, progress: Progress, row: Mapping[str, Any] | None = None) -> None:
-        """Keep the figures for the next write, at most a second away."""
-        self._progress = progress
+        """Keep the figures for the next write, at most a second away; at once where something else is done now."""
+        before, self._progress = self._progress, progress
+        if before is None or before.activity != progress.activity:
+            self._news.set()
         if row is not None:
             self._metrics.append({"time": time(), **row})
 
@@ -177,7 +187,9 @@ class RunReporter:
     def _follow(self) -> None:
         written: tuple[Progress | None, Workers | None] = (None, None)
         while True:
-            closing = self._closing.wait(1.0)
+            self._news.wait(1.0)
+            self._news.clear()
+            closing = self._closing.is_set()
             progress, workers = self._progress, self._workers
             try:
                 if progress is not None and progress is not written[0]:
@@ -203,6 +215,7 @@ class RunReporter:
     def close(self) -> None:
         """Write what is left."""
         self._closing.set()
+        self._news.set()
         self._thread.join()
         self._metrics.close()
         self._events.close()

@@ -24,8 +24,9 @@ _log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 30.0
 """By the clock, after a checkpoint that failed."""
-LAST_TRIES = 3
+LAST_PATIENCE_S = 120.0
 LAST_TRY_PAUSE_S = 2.0
+"""The end of a run waits so long for a storage that takes its checkpoint, and tries so often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,16 +143,17 @@ class Saving:
         self._next_at = perf_counter() + RETRY_AFTER_S
 
     def finish(self, step: int, take: Callable[[], Snapshot]) -> None:
-        """Return when the state after `step` is on storage; tries a few times. Raises StorageError."""
-        for number in range(LAST_TRIES):
-            if number:
-                sleep(LAST_TRY_PAUSE_S)
+        """Return when the state after `step` is on storage; tries again for a while. Raises StorageError."""
+        deadline = perf_counter() + LAST_PATIENCE_S
+        while True:
             self.begin(step, take)
             self.wait()
             if self._saved_step == step:
                 return
-        assert self._fault is not None
-        raise self._fault
+            assert self._fault is not None
+            if perf_counter() >= deadline:
+                raise self._fault
+            sleep(LAST_TRY_PAUSE_S)
 
     def close(self) -> None:
         """Let the thread end."""

@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli.app import app
 from orchestrator.cli.reference import command_reference, contexts
+from tests.multihost import record
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,3 +63,8 @@ def test_commands_that_are_named_exist(page: Path):
 def test_the_reference_of_commands_is_their_help():
     page = (ROOT / "docs" / "cli.md").read_text()
     assert page == command_reference(), "docs/cli.md is out of date: run `make docs`"
+
+
+def test_what_came_of_faults_is_what_was_recorded():
+    _, _, rest = record.DOCUMENT.read_text().partition(record.BEGIN)
+    assert rest.partition(record.END)[0].strip() == record.whole_table(), "run `python -m tests.multihost.record`"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -87,13 +88,21 @@ def wait_for_step(run: RunDirectory, step: int, *, attempt: int, timeout_s: floa
     raise AssertionError(f"attempt {attempt} did not reach step {step}:\n{log.read_text() if log.exists() else ''}")
 
 
+@contextmanager
+def made_bed(folder: Path, images: Path, *, storage: Path, cpus: Sequence[int]) -> Iterator[Bed]:
+    """A cluster of a host for each entry, with so many cores to compute on; the first is the head."""
+    hosts = Hosts(folder=folder)
+    try:
+        hosts.up(cpus)
+        yield Bed(hosts=hosts, images=images, storage=storage)
+    finally:
+        hosts.down()
+
+
 @pytest.fixture(scope="module")
 def bed(small_images: Path) -> Iterator[Bed]:
     """A head that computes nothing and two hosts that do, with a core each."""
     with tempfile.TemporaryDirectory(prefix="mh") as place:
-        hosts = Hosts(folder=Path(place))
-        try:
-            hosts.up([0, 1, 1])
-            yield Bed(hosts=hosts, images=small_images, storage=Path(place) / "runs")
-        finally:
-            hosts.down()
+        folder = Path(place)
+        with made_bed(folder, small_images, storage=folder / "runs", cpus=[0, 1, 1]) as bed:
+            yield bed

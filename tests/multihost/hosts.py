@@ -12,11 +12,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
+
+NOBODY = "02:00:00:00:00:01"
+"""A hardware address that no host has: what is sent there is heard by nobody."""
 
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
@@ -69,6 +73,8 @@ class Hosts:
     subnet: str = ""
     gone: set[str] = field(default_factory=set)
     """Namespaces of hosts that Ray has lost, or will have."""
+    num_cpus: dict[str, int] = field(default_factory=dict)
+    """By namespace: the cores that Ray may give away there."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -77,6 +83,7 @@ class Hosts:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # where the driver's `python` is found
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_raylet_start_wait_time_s": "120",
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "3000",
             "RAY_health_check_failure_threshold": "3",
@@ -98,13 +105,20 @@ class Hosts:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         self._make_bridge()
-        for number, num_cpus in enumerate(cpus):
-            self.add(num_cpus, is_head=number == 0)
+        for num_cpus in cpus:
+            self.num_cpus[self.add_empty().namespace] = num_cpus
+        self._start_nodes()
 
-    def add(self, num_cpus: int, *, is_head: bool = False, cloud: str | None = None) -> Host:
+    def _start_nodes(self) -> None:
+        """The head first, the others side by side."""
+        self.start_node(self.head, self.num_cpus[self.head.namespace], is_head=True)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda host: self.start_node(host, self.num_cpus[host.namespace]), self.hosts[1:]))
+
+    def add(self, num_cpus: int, *, cloud: str | None = None) -> Host:
         """One more host, with a Ray node. cloud: whose metadata server it has on its loopback."""
         host = self.add_empty()
-        self.start_node(host, num_cpus, is_head=is_head, variables=_elsewhere(cloud) if cloud else {})
+        self.start_node(host, num_cpus, variables=_elsewhere(cloud) if cloud else {})
         if cloud:
             self.notices(host).mkdir()
             host.start(sys.executable, "-m", "tests.metadata_servers", cloud, METADATA_PORT, str(self.notices(host)))
@@ -133,12 +147,14 @@ class Hosts:
 
         hidden: a folder in whose place the host has one of its own.
         """
+        self.num_cpus[host.namespace] = num_cpus
         role = (
             [*("--head", "--port", str(GCS_PORT), "--dashboard-host", host.address), "--disable-usage-stats"]
             if is_head
             else ["--address", f"{self.head.address}:{GCS_PORT}"]
         )
-        common = ["--node-ip-address", host.address, "--num-cpus", str(num_cpus), "--object-store-memory", "100000000"]
+        common = ["--node-ip-address", host.address, "--num-cpus", str(num_cpus)]
+        common += ["--object-store-memory", "100000000"]
         temporary = ["--temp-dir", str(self.folder / host.namespace)] if is_head else []
         start = [*RAY, "start", *role, *common, *temporary]
         if hidden is not None:  # `ip netns exec` has mounts of its own
@@ -217,26 +233,69 @@ class Hosts:
         for process_id in host.process_ids():
             _kill(process_id)
 
+    def host_of(self, process_id: int) -> Host:
+        """The host that a process runs on."""
+        namespace = _ip("netns", "identify", str(process_id)).strip()
+        (host,) = [host for host in self.hosts if host.namespace == namespace]
+        return host
+
+    def reboot(self, host: Host) -> None:
+        """End what is left on a host, bring its network back, and let it join the cluster anew."""
+        self._end_processes(host)
+        self.plug(host)
+        self.start_node(host, self.num_cpus[host.namespace])
+        self.gone.discard(host.namespace)
+
+    def reboot_all(self) -> None:
+        """A new cluster on the same hosts, as after its head has died."""
+        for host in self.hosts:
+            self._end_processes(host)
+            self.plug(host)
+        self._start_nodes()
+        self.gone.clear()
+
+    def mute(self, host: Host) -> None:
+        """Cut a host's network in one direction: it hears the others and isn't heard."""
+        for other in self._others(host):
+            _ip("-n", host.namespace, "neigh", "replace", other, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent")
+
+    def deafen(self, host: Host) -> None:
+        """Cut a host's network in the other direction: it is heard and hears nothing."""
+        for other in self.hosts:
+            if other is not host:
+                where = ("dev", "eth0", "nud", "permanent")
+                _ip("-n", other.namespace, "neigh", "replace", host.address, "lladdr", NOBODY, *where)
+
+    def _others(self, host: Host) -> list[str]:
+        return [other.address for other in self.hosts if other is not host]
+
     def unplug(self, host: Host) -> None:
         """Cut a host's network in both directions; its processes live on."""
         self.gone.add(host.namespace)
         _ip("link", "set", f"{host.namespace}o", "down")
 
     def plug(self, host: Host) -> None:
-        """Bring the network back."""
+        """Bring the network back, whichever direction was cut."""
         _ip("link", "set", f"{host.namespace}o", "up")
+        _ip("-n", host.namespace, "neigh", "flush", "nud", "permanent", "dev", "eth0")
+        for other in self.hosts:
+            if other is not host:
+                _ip("-n", other.namespace, "neigh", "flush", "to", host.address, "nud", "permanent", "dev", "eth0")
 
     def down(self) -> None:
         """End everything and remove the network."""
         for host in self.hosts:
-            deadline = monotonic() + 20
-            while (process_ids := host.process_ids()) and monotonic() < deadline:
-                for process_id in process_ids:
-                    _kill(process_id)
-                sleep(0.1)
+            self._end_processes(host)
             _ip("netns", "del", host.namespace)
         if self.bridge:
             _ip("link", "del", self.bridge)
+
+    def _end_processes(self, host: Host) -> None:
+        deadline = monotonic() + 20
+        while (process_ids := host.process_ids()) and monotonic() < deadline:
+            for process_id in process_ids:
+                _kill(process_id)
+            sleep(0.1)
 
 
 def _elsewhere(cloud: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from time import monotonic, sleep, time
 
 import pytest
@@ -140,3 +140,15 @@ def test_a_place_in_slurms_queue_is_not_held_for_a_run_that_waits(waiting: RunDi
 def test_workers_that_end_without_a_word_are_a_failure(run: RunDirectory):
     assert drive(run, lambda *_: None) == 1
     assert run.read_state().state is State.FAILED
+
+
+def test_a_driver_waits_for_a_storage_that_is_away_when_the_workers_end(run: RunDirectory):
+    away = run.path.with_name("away")
+
+    def finishes_without_storage(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
+        finishes(run, attempt, holder, tell)
+        run.path.rename(away)
+        Timer(0.5, lambda: away.rename(run.path)).start()
+
+    assert drive(run, finishes_without_storage) == 0
+    assert run.read_state().state is State.SUCCEEDED

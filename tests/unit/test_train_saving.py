@@ -116,12 +116,18 @@ def test_a_run_stops_at_a_checkpoint_that_could_not_be_written_if_the_recipe_say
     keeper.close()
 
 
-def test_the_last_checkpoint_is_tried_a_few_times_and_is_never_done_without(storage: Storage):
-    storage.faults = [StorageError("the disk is full")] * 2
+def test_the_last_checkpoint_is_tried_until_the_storage_takes_it(storage: Storage):
+    storage.faults = [StorageError("the disk is full")] * 5
     keeper = Saving(storage, execution(), first_step=0)
     keeper.finish(20, lambda: taken_at(20))
     assert storage.saved == [20]
-    storage.faults = [StorageError("the disk is full")] * 3
+    keeper.close()
+
+
+def test_a_run_does_not_end_without_its_last_checkpoint(storage: Storage, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(saving, "LAST_PATIENCE_S", 0.0)
+    storage.faults = [StorageError("the disk is full")]
+    keeper = Saving(storage, execution(), first_step=0)
     with pytest.raises(StorageError, match="full"):
         keeper.finish(21, lambda: taken_at(21))
     keeper.close()

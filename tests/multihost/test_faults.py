@@ -1,0 +1,53 @@
+"""Whatever strikes a run, and whenever: it ends with the samples, the counts and the bits of the undisturbed one."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.multihost.faults import FAULTS
+from tests.multihost.history import Stage, Strike, made_stage
+from tests.multihost.moments import MOMENTS
+from tests.multihost.record import MATRIX, record
+
+pytestmark = [pytest.mark.multihost, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+
+COVERING = {
+    "from outside": (
+        ("a worker is killed", "at the first step"),
+        ("a host dies", "during a checkpoint"),
+        ("the driver is killed", "during evaluation"),
+    ),
+    "from inside": (
+        ("the newest checkpoint is damaged", "in the middle of an epoch"),
+        ("Ray's controller is killed", "during evaluation"),
+        ("a worker hangs", "during recovery"),
+    ),
+}
+"""Each moment, and the faults that have least in common."""
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="mh") as place, made_stage(Path(place)) as made:
+        yield made
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("which", COVERING)
+def test_a_run_that_is_struck_again_and_again_ends_as_the_undisturbed_one(stage: Stage, which: str):
+    strikes = [Strike(fault=FAULTS[fault], moment=MOMENTS[moment]) for fault, moment in COVERING[which]]
+    outcomes = stage.play(strikes, seed=which)
+    record(outcomes, history=MATRIX)
+    assert [outcome.back_by for outcome in outcomes] == [strike.fault.back_by for strike in strikes]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_at_every_moment(stage: Stage, name: str):
+    fault = FAULTS[name]
+    moments = [moment for moment in MOMENTS.values() if moment.name not in fault.never]
+    outcomes = stage.play([Strike(fault=fault, moment=moment) for moment in moments], seed=name)
+    record(outcomes, history=MATRIX)
+    assert {outcome.back_by for outcome in outcomes} == {fault.back_by}
