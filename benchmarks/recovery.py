@@ -34,7 +34,6 @@ from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.progress import read_progress
 from orchestrator.run.segments import read_segments
-from orchestrator.train.saving import SHORTEST_INTERVAL_S
 from tests.images import write_folder
 from tests.multihost.conftest import Bed, made_bed
 from tests.multihost.hosts import GCS_PORT
@@ -42,6 +41,8 @@ from tests.multihost.hosts import GCS_PORT
 SCRIPT = str(Path(__file__).with_name("ray_checkpoints.py"))
 BATCH, EVERY, STEP_OF_LOSS = 16, 20, 130
 TIMEOUT_S = 180.0
+SHORTEST_INTERVAL_S = 30.0
+"""The least that `checkpoint.every_minutes: auto` takes."""
 SETTINGS = {
     "train.global_batch_size": BATCH,
     "train.batch_norm_groups": 2,
