@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -110,10 +109,8 @@ class Hosts:
         self._start_nodes()
 
     def _start_nodes(self) -> None:
-        """The head first, the others side by side."""
-        self.start_node(self.head, self.num_cpus[self.head.namespace], is_head=True)
-        with ThreadPoolExecutor() as threads:
-            list(threads.map(lambda host: self.start_node(host, self.num_cpus[host.namespace]), self.hosts[1:]))
+        for host in self.hosts:
+            self.start_node(host, self.num_cpus[host.namespace], is_head=host is self.head)
 
     def add(self, num_cpus: int, *, cloud: str | None = None) -> Host:
         """One more host, with a Ray node. cloud: whose metadata server it has on its loopback."""
