@@ -37,7 +37,7 @@ test: setup  ## Run what this machine can run in 20 minutes: side by side, but f
 test-long: setup  ## Run the tests that take minutes each: Slurm, other clusters, hosts that die
 	$(TESTS) -m long
 
-test-faults: setup  ## Strike runs with every fault at every moment, half an hour of it, and record what came of it
+test-faults: setup  ## Strike runs with every fault at every moment, and record what came of it; takes long
 	RECORD_FAULTS=1 $(TESTS) -m faults
 	$(BIN)/python -m tests.multihost.record
 
