@@ -57,6 +57,15 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"training begins on {_count(workers, 'worker')}"
         case {"event": "training_resumes", "step": step, "checkpoint": checkpoint, "world_size": workers}:
             return f"training goes on at step {step} from {checkpoint} on {_count(workers, 'worker')}"
+        case {"event": "first_step", "first_step_s": float(seconds), "compile_s": float(compiling)}:
+            compiled = f", of which {compiling:.1f} s went into compiling kernels" if compiling else ""
+            return f"the first step was done {seconds:.1f} s after the network was set up{compiled}"
+        case {"event": "cuda_graphs", "graphs": "replayed"}:
+            return "steps are recorded, and replayed from now on"
+        case {"event": "cuda_graphs", "graphs": "warming up"}:
+            return "steps run as they are before they are recorded"
+        case {"event": "cuda_graphs", "graphs": why}:
+            return f"steps can't be recorded and run as they are: {why}"
         case {"event": "evaluated", "epoch": epoch, "top1": float(top1), "top5": float(top5)}:
             return f"epoch {epoch}: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
         case {"event": "tested", "step": step, "top1": float(top1), "top5": float(top5)}:

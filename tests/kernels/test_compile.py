@@ -11,8 +11,14 @@ SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 """What a program may have of a multiprocessor's shared memory, by compute capability (CUDA C++ Programming Guide)."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("capability", "dtype"), [(90, "bf16"), (80, "fp32")])
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        pytest.param(90, "bf16", marks=pytest.mark.slow),
+        pytest.param(80, "bf16", marks=pytest.mark.long),
+        pytest.param(90, "fp32", marks=pytest.mark.long),
+    ],
+)
 def test_all_kernels_compile_and_fit(tmp_path, capability, dtype):
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "tests.kernels.compile_kernels", str(capability), dtype]

@@ -235,6 +235,19 @@ def test_events_say_whether_a_person_should_look():
     assert news_of({"time": "soon"}, attempt=1).text == "?"
 
 
+def test_what_the_start_took_and_whether_steps_are_replayed_is_told():
+    def told(**event: object) -> str:
+        return news_of(event, attempt=1).text
+
+    began = {"event": "first_step", "step": 0, "first_step_s": 61.27}
+    assert told(**began, compile_s=48.5) == (
+        "the first step was done 61.3 s after the network was set up, of which 48.5 s went into compiling kernels"
+    )
+    assert told(**began, compile_s=0.0) == "the first step was done 61.3 s after the network was set up"
+    assert told(event="cuda_graphs", graphs="replayed") == "steps are recorded, and replayed from now on"
+    assert told(event="cuda_graphs", graphs="no memory") == "steps can't be recorded and run as they are: no memory"
+
+
 def test_a_refused_step_is_told_without_its_thousand_images():
     refused = {"event": "step_refused", "step": 7, "loss": "nan", "grad_norm": "12.34567", "policy": "skip"}
     news = news_of({**refused, "samples": list(range(1000))}, attempt=1)
