@@ -7,6 +7,7 @@ used in halves, so the probability is rounded to a multiple of 1/65536, and the 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestrator.philox import Stream, key_from_seed, philox4x32
@@ -80,7 +81,9 @@ class SampleDropout(SampleMask):
         """features: [n, ...], the batch first, any memory format; kept in the result."""
         if not self.drops:
             return features
-        return features * self.draw(features.shape, features.device) * self.scale
+        if self.keys is None:
+            return F.dropout(features, self.p)
+        return features * self.kept(features.shape, self.keys) * self.scale
 
     @property
     def drops(self) -> bool:
