@@ -94,6 +94,8 @@ def _nearest(key: str, keys: Mapping[str, Key]) -> str:
     section, _, name = key.rpartition(".")
     here = [known.rpartition(".")[2] for known in keys if known.rpartition(".")[0] == section]
     elsewhere = [known for known in keys if known.rpartition(".")[2] == name]
-    matches = difflib.get_close_matches(name, here, n=1) or elsewhere[:1]
+    of_words = {word: known for known in reversed(here) for word in known.split("_")}
+    near_word = [of_words[word] for word in difflib.get_close_matches(name, of_words, n=1)]
+    matches = difflib.get_close_matches(name, here, n=1) or elsewhere[:1] or near_word
     hint = f'did you mean "{matches[0]}"? ' if matches else ""
     return f"{hint}allowed {f'in {section}' if section else 'here'}: {', '.join(here)}"

@@ -36,6 +36,11 @@ def test_an_unknown_key_comes_with_its_line_the_nearest_key_and_those_allowed(tm
     assert fault.startswith('x.yaml:4: train.epoch: unknown key; did you mean "epochs"? allowed in train: epochs, ')
 
 
+def test_an_unknown_key_that_is_like_one_word_of_a_valid_one_is_sent_there(tmp_path: Path):
+    (fault,) = faults(tmp_path, VALID.replace("train:\n", "train:\n  gobal: 3\n"))
+    assert 'did you mean "global_batch_size"?' in fault
+
+
 def test_a_key_in_the_wrong_section_is_sent_to_the_right_one(tmp_path: Path):
     (fault,) = faults(tmp_path, VALID + "momentum: 0.9\n")
     assert fault.startswith('x.yaml:9: momentum: unknown key; did you mean "train.optimizer.momentum"? allowed here: ')
