@@ -20,7 +20,7 @@ from orchestrator.plan.groups import GroupShare
 from orchestrator.plan.residual import ResidualArchitecture
 from orchestrator.plan.schedule import LearningRateSchedule, LearningRateSegment
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Block = Literal["reference", "fused"]
@@ -311,7 +311,7 @@ class Deviation:
 class Plan:
     """All that a run does, resolved from a recipe, a cluster and a data set."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     numerics: Numerics
     execution: Execution
     placement: Placement
