@@ -31,7 +31,7 @@ demo: setup  ## Train a small DenseNet on handwritten digits, from nothing to a 
 	echo "To type the commands above, first: . .venv/bin/activate"
 
 test: setup  ## Run what this machine can run in 20 minutes: side by side, but for what starts a Ray cluster
-	$(TESTS) -m "not ray and not long" -n $(JOBS)
+	$(TESTS) -m "not ray and not long" -n $(JOBS) --dist worksteal
 	$(TESTS) -m "ray and not long and not faults"
 
 test-long: setup  ## Run the tests that take minutes each: Slurm, other clusters, hosts that die

@@ -28,6 +28,7 @@ NO_MATTER: Final = frozenset(
         "loader",  # all evaluate the same function; differences of a 255th
         "decoder",
         "channels_last",  # rounding
+        "model.block",
         "deterministic",
         "guard_policy",  # what it did is said apart
         "guard_spike",

@@ -115,7 +115,7 @@ def test_a_finished_run_is_not_stopped_again(runs: Path):
 
 
 def test_a_checkpoint_without_its_manifest_is_called_damaged(runs: Path):
-    path = checkpoint_path(runs / "first" / "checkpoints", step=1, attempt=1)
+    path = checkpoint_path(_create(runs, "first", State.STOPPED).checkpoints, step=1, attempt=1)
     write_checkpoint(path, {}, metrics={}, may_commit=lambda: None)
     (path / MANIFEST).unlink()
     with pytest.raises(CheckpointError, match=f"{MANIFEST} is missing"):

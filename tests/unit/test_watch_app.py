@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from time import time
 
@@ -13,6 +14,7 @@ from textual.widgets import Log, Static
 
 from orchestrator.cli.watch_app import RunPage, RunsPage, WatchApp
 from orchestrator.cli.watch_pages import LogsPage, StopQuestion
+from orchestrator.run.progress import read_progress, write_progress
 from orchestrator.run.state import State
 from tests.run_directories import make_run, make_workers, renew_lease
 
@@ -117,8 +119,9 @@ def test_new_figures_and_a_new_size_show_without_a_key(runs: Path):
         assert "learning rate" not in _text(pilot)
         await pilot.resize_terminal(160, 40)
         await _shows(pilot, "learning rate")
-        figures = json.loads(run.attempt(1).progress.read_text())
-        run.attempt(1).progress.write_text(json.dumps({**figures, "step": 1300}))
+        progress = read_progress(run.attempt(1).progress)
+        assert progress is not None
+        write_progress(run.attempt(1).progress, replace(progress, step=1300))
         await _shows(pilot, "step 1300/1920")
 
     _drive(WatchApp(runs, run), script)
@@ -130,8 +133,9 @@ def test_a_storage_that_hangs_is_said_and_leaves_the_keys_alive(runs: Path, monk
 
     async def script(pilot: Pilot[None]) -> None:
         await _shows(pilot, "first  RUNNING")
-        run.lease.unlink()
-        os.mkfifo(run.lease)  # reading it waits for good, as a hung NFS would
+        pipe = run.lease.with_name("pipe")
+        os.mkfifo(pipe)
+        pipe.replace(run.lease)  # reading it waits for good, as a hung NFS would
         await _shows(pilot, "the storage hasn't answered for")
         assert "first  RUNNING" in _text(pilot)
         await pilot.press("w")
