@@ -18,7 +18,9 @@ def _train(tmp_path: Path, images: Path, workers: int, *overrides: str) -> Train
     return train_ranks(run, workers=workers)
 
 
-@pytest.mark.parametrize(("groups", "block"), [(2, "reference"), (4, "reference"), (2, "fused")])
+@pytest.mark.parametrize(
+    ("groups", "block"), [(2, "reference"), (4, "reference"), pytest.param(2, "fused", marks=pytest.mark.long)]
+)
 def test_20_steps_come_to_the_same_bits_on_1_2_and_3_workers(
     tmp_path: Path, small_images: Path, groups: int, block: str
 ) -> None:
@@ -41,7 +43,7 @@ def test_a_batch_with_fewer_images_than_groups_is_trained_on(tmp_path: Path, sma
     assert together.tensors_sha256() == alone.tensors_sha256()
 
 
-@pytest.mark.parametrize("block", ["reference", "fused"])
+@pytest.mark.parametrize("block", ["reference", pytest.param("fused", marks=pytest.mark.long)])
 def test_a_group_split_over_ranks_follows_the_same_losses(
     tmp_path: Path, small_images: Path, block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
