@@ -114,8 +114,8 @@ def test_a_plan_survives_being_written_and_read():
 
 
 def test_a_plan_of_another_format_is_refused():
-    document = {**json.loads(PLAN.to_json()), "format_version": 2}
-    with pytest.raises(StorageError, match="format_version 2, and this dnctl reads 1"):
+    document = {**json.loads(PLAN.to_json()), "format_version": 9}
+    with pytest.raises(StorageError, match="format_version 9, and this dnctl reads 2"):
         Plan.from_json(json.dumps(document))
 
 
