@@ -14,7 +14,6 @@ Compiled peers take minutes of compiling a configuration; on a CPU they are meas
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -36,7 +35,6 @@ COMPILED = ("timm_compile", "torchvision_compile")
 GRAPHS = ("timm_cudagraphs", "torchvision_cudagraphs")
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NUM_CLASSES = 1000
-WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +48,8 @@ class Case:
     image_size: int
     channels_last: bool
     device: str
+    warm_up_steps: int
+    """After the first one."""
     steps: int
     exact: str | None
     """A file of weights and exact gradients to compare with."""
@@ -108,14 +108,14 @@ def measure(case: Case) -> dict[str, Any]:
     model = model.to(case.device, memory_format=layout).train()
     images, labels = images.to(case.device, memory_format=layout), labels.to(case.device)
     step = step_of(case, model)
-    before = memory_bytes(case.device)
+    before = held_bytes(case.device)
     started_at = perf_counter()
     step(images, labels)
     wait(case.device)
     first_step_s = perf_counter() - started_at
     error = gradient_error(model, exact, case) if exact else None
     del exact
-    for _ in range(WARM_UP_STEPS - 1):
+    for _ in range(case.warm_up_steps):
         step(images, labels)
     seconds = []
     for _ in range(case.steps):
@@ -124,7 +124,7 @@ def measure(case: Case) -> dict[str, Any]:
         step(images, labels)
         wait(case.device)
         seconds.append(perf_counter() - started_at)
-    peak = memory_bytes(case.device) - before
+    peak = peak_bytes(case.device) - before
     return {"seconds": seconds, "first_step_s": first_step_s, "peak_memory_bytes": peak, "error": error}
 
 
@@ -133,11 +133,24 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def memory_bytes(device: str) -> int:
-    """The most that this process has held so far."""
+def held_bytes(device: str) -> int:
+    """What this process holds now; `peak_bytes` counts from here on."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM; getrusage would tell the parent's peak
+    return _status_bytes("VmRSS")
+
+
+def peak_bytes(device: str) -> int:
+    """The most that this process has held since."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status_bytes("VmHWM")
+
+
+def _status_bytes(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * 1024
 
 
 def gradient_error(model: nn.Module, exact: dict[str, Any], case: Case) -> float:
@@ -172,43 +185,49 @@ def in_a_process(case: Case) -> dict[str, Any]:
     return measured
 
 
-def layouts(who: str) -> tuple[bool, ...]:
-    return (True,) if who == OURS else (True, False)
-
-
-def compare(arguments: argparse.Namespace, model: str, batch: int, precision: str) -> Iterator[tuple[str, Any]]:
-    """("row", …) of every program and layout, ("ratio", …) of every peer."""
+def compare(arguments: argparse.Namespace, model: str, batch: int) -> Iterator[tuple[str, Any]]:
+    """("row", …) of every program, precision and layout, ("ratio", …) of every peer."""
     first = Case(
         who=OURS,
         model=model,
         batch=batch,
-        precision=precision,
+        precision="fp32",
         image_size=arguments.image_size,
         channels_last=True,
         device=arguments.device,
+        warm_up_steps=2 if arguments.device == "cuda" else 0,
         steps=arguments.steps,
         exact=None,
     )
-    found: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory(prefix="step") as folder:
         exact = Path(folder) / "exact.pt"
         if not arguments.no_error:
             write_exact(first, exact)
-        for repeat in range(arguments.repeats):
-            with_error = str(exact) if repeat == 0 and not arguments.no_error else None
-            for who in (OURS, *arguments.peers):
-                for channels_last in layouts(who):
-                    case = replace(first, who=who, channels_last=channels_last, exact=with_error)
-                    found.setdefault((who, channels_last), []).append(in_a_process(case))
-    done = {key: rounds for key, rounds in found.items() if not any("failed" in each for each in rounds)}
+            first = replace(first, exact=str(exact))
+        for precision in arguments.precision:
+            yield from compare_in(arguments, replace(first, precision=precision))
+
+
+def compare_in(arguments: argparse.Namespace, first: Case) -> Iterator[tuple[str, Any]]:
+    """The same for one precision. A peer's slower layout is measured in the first round only."""
+    found: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    layouts = {OURS: (True,), **dict.fromkeys(arguments.peers, (True, False))}
+    for repeat in range(arguments.repeats):
+        for who, of_it in layouts.items():
+            for channels_last in of_it:
+                exact = first.exact if repeat == 0 else None
+                case = replace(first, who=who, channels_last=channels_last, exact=exact)
+                found.setdefault((who, channels_last), []).append(in_a_process(case))
+        done = {key: rounds for key, rounds in found.items() if not any("failed" in each for each in rounds)}
+        for who in arguments.peers:
+            of_it = tuple(channels_last for name, channels_last in done if name == who)
+            layouts[who] = tuple(sorted(of_it, key=lambda layout: fastest(done[who, layout]))[:1])
     for (who, channels_last), rounds in found.items():
-        yield "row", row(model, batch, precision, who, channels_last, rounds)
-    ours = done.get((OURS, True))
+        yield "row", row(first, who, channels_last, rounds)
     for who in arguments.peers:
-        candidates = [rounds for (name, _), rounds in done.items() if name == who]
-        if ours and candidates:
-            best = min(candidates, key=fastest)
-            yield from ratios(f"{model}/{precision}/{who}", batch, arguments, ours, best)
+        if (OURS, True) in done and layouts[who]:
+            key = f"{first.model}/{first.precision}/{who}"
+            yield from ratios(key, first.batch, arguments, done[OURS, True], done[who, layouts[who][0]])
 
 
 def fastest(rounds: list[dict[str, Any]]) -> float:
@@ -228,17 +247,16 @@ def ratios(
     yield "ratio", (f"{key}/memory", ratio_of_costs(*peaks))
 
 
-def row(
-    model: str, batch: int, precision: str, who: str, channels_last: bool, rounds: list[dict[str, Any]]
-) -> dict[str, Any]:
-    about = {"model": model, "batch": batch, "precision": precision, "of": who, "channels_last": channels_last}
+def row(case: Case, who: str, channels_last: bool, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    about = {"model": case.model, "batch": case.batch, "precision": case.precision}
+    about |= {"of": who, "channels_last": channels_last}
     failed = [each["failed"] for each in rounds if "failed" in each]
     if failed:
         return {**about, "failed": failed[0]}
     return {
         **about,
-        "images_per_s": round(batch / fastest(rounds), 2),
-        "images_per_s_median": round(batch / median(s for each in rounds for s in each["seconds"]), 2),
+        "images_per_s": round(case.batch / fastest(rounds), 2),
+        "images_per_s_median": round(case.batch / median(s for each in rounds for s in each["seconds"]), 2),
         "first_step_s": round(rounds[0]["first_step_s"], 2),
         "peak_memory_mb": round(rounds[-1]["peak_memory_bytes"] / 1e6),
         "error": rounds[0]["error"],
@@ -267,11 +285,7 @@ def main() -> None:
     if unknown:
         parser.error(f"--peers: no {', '.join(sorted(unknown))}; there are {', '.join((*EAGER, *COMPILED, *GRAPHS))}")
     found = [
-        found
-        for model in arguments.models
-        for batch in arguments.batch
-        for precision in arguments.precision
-        for found in compare(arguments, model, batch, precision)
+        found for model in arguments.models for batch in arguments.batch for found in compare(arguments, model, batch)
     ]
     rows = [each for kind, each in found if kind == "row"]
     measured: dict[str, Ratio] = dict(each for kind, each in found if kind == "ratio")

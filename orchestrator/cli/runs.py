@@ -7,12 +7,12 @@ import typer
 
 from orchestrator.cli.output import JsonOption, console, print_json
 from orchestrator.errors import StorageError, UsageError
-from orchestrator.run import files
 from orchestrator.run.catalogue import find_run, storage_root
 from orchestrator.run.catalogue import list_runs as all_runs
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State
 from orchestrator.run.status import RunStatus, read_status
+from orchestrator.run.stop import ask_to_stop
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, a unique prefix of one, or 'last'.")]
 
@@ -72,20 +72,19 @@ def stop(
     """Ask a run to save a checkpoint and stop. Asking twice does no harm."""
     directory = find_run(storage_root(), run)
     if not now:
-        console().print(ask_to_stop(directory), markup=False)
+        console().print(stop_with_a_checkpoint(directory), markup=False)
         return
     current = read_status(directory, now=time())
     if current.state.is_finished:
         console().print(f"{directory.name} is {current.state} already: {current.reason}", markup=False)
         return
-    files.write_json(directory.stop_request, {"asked_at": time(), "now": True})
     from orchestrator.cli.submit import end_at_once  # imports Ray
 
     end_at_once(current)
     console().print(f"{directory.name} is ended. Go on with it: [bold]dnctl resume {directory.name}[/bold]")
 
 
-def ask_to_stop(run: RunDirectory) -> str:
+def stop_with_a_checkpoint(run: RunDirectory) -> str:
     """Ask a run to save a checkpoint and stop; returns what comes of it. Raises UsageError if nobody drives it."""
     current = read_status(run, now=time())
     if current.state.is_finished:
@@ -95,5 +94,5 @@ def ask_to_stop(run: RunDirectory) -> str:
             f"{run.name} is {current.state}: nobody is there to save a checkpoint; "
             f"`dnctl resume {run.name}` goes on with it, `dnctl stop --now {run.name}` gives it up"
         )
-    files.write_json(run.stop_request, {"asked_at": time(), "now": False})
+    ask_to_stop(run.stop_request)
     return f"{run.name} will save a checkpoint after its next step and stop. See it: dnctl status {run.name}"

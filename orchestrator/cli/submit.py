@@ -12,6 +12,7 @@ from orchestrator.run.after import in_words
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State, write_state
 from orchestrator.run.status import RunStatus
+from orchestrator.run.stop import ask_to_stop
 
 SUBMISSION_S = 60.0
 """So long whoever submits a run may take to start a cluster and hand the run to it."""
@@ -104,7 +105,12 @@ def end_at_once(status: RunStatus) -> None:
         cluster, job_id = job
         client = connect(cluster)
         if not client.report(job_id).is_over:
-            client.end(job_id)
+            ask_to_stop(status.run.stop_request, now=True)  # tells the driver who ends it
+            try:
+                client.end(job_id)
+            except ClusterError:
+                status.run.stop_request.unlink(missing_ok=True)
+                raise
             if status.state is not State.PENDING:  # its driver says so itself
                 return
     record = status.run.read_state()

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Log, Static
 
-from orchestrator.cli.runs import ask_to_stop
+from orchestrator.cli.runs import stop_with_a_checkpoint
 from orchestrator.cli.screen import fit, plain
 from orchestrator.errors import DnctlError
 from orchestrator.monitor.logs import LogLine, LogReader
@@ -164,7 +164,7 @@ class StopQuestion(ModalScreen[None]):
 
     def _ask(self, app: App[None]) -> None:
         try:
-            answer, is_fault = ask_to_stop(self._run), False
+            answer, is_fault = stop_with_a_checkpoint(self._run), False
         except DnctlError as error:
             answer, is_fault = str(error), True
         app.call_from_thread(

@@ -27,6 +27,7 @@ from orchestrator.run.patience import patiently
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import read_progress
 from orchestrator.run.state import State, write_state
+from orchestrator.run.stop import read_stop_request
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +96,8 @@ def drive(run: RunDirectory, fit: Fit, *, may_wait: bool = True) -> int:
 
 def _is_to_be_queued_again(run: RunDirectory) -> bool:
     """Whether it was the cluster's queue, and no person, that asked for the stop."""
-    return run.stop_request.exists() and bool(files.read_json(run.stop_request).get("requeue"))
+    request = read_stop_request(run.stop_request)
+    return request is not None and request.requeue
 
 
 def _fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, fit: Fit, tell: Tell, turn: Turn) -> Ending:
@@ -189,9 +191,9 @@ class _StateRecorder:
         if failures:
             self.write(State.RECOVERING, files.read_json(failures[-1])["reason"])
         elif (progress := read_progress(attempt.progress)) is not None:
-            if self._run.stop_request.exists():
-                reason = self._run.stop_reason() or "a stop was asked for"
-                self.write(State.STOPPING, f"saving a checkpoint: {reason}")
+            if (stop := read_stop_request(self._run.stop_request)) is not None:
+                doing = "ending at once" if stop.now else "saving a checkpoint"
+                self.write(State.STOPPING, f"{doing}: {stop.reason or 'a stop was asked for'}")
             elif (pause := read_pause_request(attempt.pause_request)) is not None:
                 self.write(State.RUNNING, f"{pause.reason}; saving a checkpoint")
             else:

@@ -5,9 +5,9 @@ from threading import Event, Thread
 from time import time
 
 from orchestrator.errors import DnctlError
-from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.spent import Limits, read_spent
+from orchestrator.run.stop import StopRequest, ask_first_to_stop
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +37,7 @@ class LimitWatch:
         if reason is None:
             return False
         _log.info("%s", reason)
-        request = {"asked_at": time(), "now": False, "reason": reason}
-        files.create_exclusively(self._run.stop_request, files.json_bytes(request))
+        ask_first_to_stop(self._run.stop_request, StopRequest(reason=reason))
         return True
 
     def close(self) -> None:

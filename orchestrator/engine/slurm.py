@@ -5,15 +5,14 @@ A job carries our id as its name, so that it can be asked for before Slurm's own
 
 import os
 from pathlib import Path
-from time import time
 
 from orchestrator.engine.interface import interface_environment
 from orchestrator.engine.jobreport import JobReport
 from orchestrator.engine.tools import ask_tool, find_tool
 from orchestrator.errors import ClusterError
-from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State
+from orchestrator.run.stop import StopRequest, ask_first_to_stop
 
 MARK = "dnctl"
 """The comment by which our jobs are told from a person's others."""
@@ -104,4 +103,4 @@ def requeue_this_job() -> None:
 
 def ask_for_requeue(run: RunDirectory) -> None:
     """Ask the run to stop with a checkpoint and to wait for its next turn; a person's own stop comes first."""
-    files.create_exclusively(run.stop_request, files.json_bytes({"asked_at": time(), "now": False, "requeue": True}))
+    ask_first_to_stop(run.stop_request, StopRequest(requeue=True))

@@ -25,6 +25,7 @@ from orchestrator.run.ending import Ending, failure, read_ending, record_ending
 from orchestrator.run.lease import LARGEST_CLOCK_DIFFERENCE_S
 from orchestrator.run.patience import patiently
 from orchestrator.run.spent import write_worker_nodes
+from orchestrator.run.stop import read_stop_request
 from orchestrator.train.compilation import keep_compiled
 from orchestrator.train.loop import Outcome, train
 from orchestrator.train.reporter import RunReporter, SilentReporter
@@ -167,7 +168,8 @@ def ending_of(outcome: Outcome, task: WorkerTask) -> Ending:
     if outcome is Outcome.PAUSED:
         return Ending(outcome="paused", reason="paused, with a checkpoint, for other workers to go on", exit_code=0)
     if outcome is Outcome.STOPPED:
-        reason = task.run.stop_reason()
+        request = read_stop_request(task.run.stop_request)
+        reason = request.reason if request is not None else None
         return Ending(
             outcome="stopped",
             reason=f"stopped with a checkpoint: {reason}" if reason else "stopped on request, with a checkpoint",

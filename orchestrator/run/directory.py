@@ -133,14 +133,6 @@ class RunDirectory:
         """There while somebody wants the run to stop."""
         return self.path / "requests" / "stop.json"
 
-    def stop_reason(self) -> str | None:
-        """Why it shall stop; None if no reason was given, or nobody asks for it."""
-        try:
-            reason = files.read_json(self.stop_request).get("reason")
-        except (FileNotFoundError, StorageError):
-            return None
-        return None if reason is None else str(reason)
-
     def create(self, *, now: float) -> None:
         """Make the directory of a new run, PENDING. Raises StorageError, or UsageError if there is such a run."""
         for directory in (self.path / "attempts", self.checkpoints, self.path / "requests"):

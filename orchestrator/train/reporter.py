@@ -28,6 +28,7 @@ from orchestrator.run.patience import patiently
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.segments import SegmentWriter
+from orchestrator.run.stop import read_stop_request
 from orchestrator.run.workers import Workers, write_workers
 
 _log = logging.getLogger(__name__)
@@ -204,7 +205,10 @@ class RunReporter:
                 return
 
     def _look_for_requests(self) -> None:
-        if self._run.stop_request.exists():
+        stop = read_stop_request(self._run.stop_request)
+        if stop is not None and stop.now:
+            return
+        if stop is not None:
             self._request = Request.STOP
         elif (
             self._request is Request.NOTHING and (pause := read_pause_request(self._attempt.pause_request)) is not None

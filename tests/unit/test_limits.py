@@ -27,6 +27,7 @@ from orchestrator.run.progress import Progress, read_progress, write_progress
 from orchestrator.run.spent import Limits, Spent, read_spent, write_worker_nodes
 from orchestrator.run.state import State
 from orchestrator.run.status import read_status
+from orchestrator.run.stop import StopRequest, ask_to_stop, read_stop_request
 from orchestrator.train.loop import train
 from orchestrator.train.reporter import RunReporter
 from orchestrator.train.world import World
@@ -90,18 +91,18 @@ def test_the_driver_asks_the_run_to_stop_and_says_why(run: RunDirectory):
         assert monotonic() < deadline
         sleep(0.05)
     watch.close()
-    reason = run.stop_reason()
-    assert reason is not None
-    assert reason.startswith("limits.hours is reached: 1 of 0.5")
+    request = read_stop_request(run.stop_request)
+    assert request is not None
+    assert str(request.reason).startswith("limits.hours is reached: 1 of 0.5")
 
 
 def test_a_person_who_asked_first_is_not_overruled(run: RunDirectory):
     _attempt(run, workers=1, began_at=time() - HOUR, last_seen_at=None)
-    files.write_json(run.stop_request, {"asked_at": NOW, "now": False})
+    ask_to_stop(run.stop_request)
     watch = LimitWatch(run, Limits(max_hours=0.5))
     sleep(1.5)
     watch.close()
-    assert run.stop_reason() is None
+    assert read_stop_request(run.stop_request) == StopRequest()
 
 
 def test_a_run_that_is_stopped_before_it_began_is_no_failure():

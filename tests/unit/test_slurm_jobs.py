@@ -13,10 +13,10 @@ from orchestrator.engine.driver import drive
 from orchestrator.engine.slurm import SlurmJobs, ask_for_requeue
 from orchestrator.engine.turn import Tell
 from orchestrator.errors import ClusterError, RunStoppedError
-from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, record_ending
 from orchestrator.run.state import State, write_state
+from orchestrator.run.stop import StopRequest, ask_first_to_stop, ask_to_stop, read_stop_request
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def test_without_slurm_there_is_one_message(monkeypatch: pytest.MonkeyPatch):
         SlurmJobs(Path("x"), interface=None)
 
 
-def stop_on_request(request: dict[str, object] | None, run: RunDirectory) -> int:
+def stop_on_request(request: StopRequest | None, run: RunDirectory) -> int:
     """Drive a run whose training stops because of that request, asked for by the queue or by a person."""
 
     def fit(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
         if request is not None:
-            files.write_json(run.stop_request, request)
+            ask_first_to_stop(run.stop_request, request)
         record_ending(
             attempt, Ending(outcome="stopped", reason="stopped on request", exit_code=RunStoppedError.exit_code)
         )
@@ -135,7 +135,7 @@ def stop_on_request(request: dict[str, object] | None, run: RunDirectory) -> int
 
 
 def test_a_run_that_its_queue_stopped_waits_for_the_next_turn(run: RunDirectory):
-    assert stop_on_request({"asked_at": 0.0, "now": False, "requeue": True}, run) == 6
+    assert stop_on_request(StopRequest(requeue=True), run) == 6
     record = run.read_state()
     assert (record.state, record.finished_at, record.exit_code) == (State.PENDING, None, None)
     assert "waiting for the next turn" in record.reason
@@ -145,11 +145,11 @@ def test_a_run_that_its_queue_stopped_waits_for_the_next_turn(run: RunDirectory)
 
 
 def test_a_run_that_a_person_stopped_stays_stopped(run: RunDirectory):
-    assert stop_on_request({"asked_at": 0.0, "now": False}, run) == 6
+    assert stop_on_request(StopRequest(), run) == 6
     assert run.read_state().state is State.STOPPED
 
 
 def test_a_persons_stop_is_not_replaced_by_the_queues(run: RunDirectory):
-    files.write_json(run.stop_request, {"asked_at": 0.0, "now": False})
+    ask_to_stop(run.stop_request)
     ask_for_requeue(run)
-    assert "requeue" not in files.read_json(run.stop_request)
+    assert read_stop_request(run.stop_request) == StopRequest()
