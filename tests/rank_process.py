@@ -1,8 +1,9 @@
-"""One rank of a training for tests: `python -m tests.rank_process RUN ATTEMPT DIE`, its rank in the environment."""
+"""One rank of a training for tests, as a process of its own."""
 
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -74,10 +75,14 @@ def _be_slow(phase: str) -> None:
         loop.Normalize.__call__ = slow_images
 
 
-def main() -> None:
+def rank_of(path: Path, attempt: int, die: str, environment: Mapping[str, str], log: Path) -> None:
+    """Train, and say on the log what goes wrong. environment: has the rank, as torchrun gives it."""
+    os.environ.update(environment)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     if os.environ.get("TEST_FLOAT64"):
         _compute_in_float64()
-    run, attempt, die = RunDirectory(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+    run = RunDirectory(path)
     if os.environ.get("TEST_SLOW"):
         _be_slow(os.environ["TEST_SLOW"].split(",")[int(os.environ["RANK"])])
     world = World(rank=int(os.environ["RANK"]), size=int(os.environ["WORLD_SIZE"]), device=torch.device("cpu"))
@@ -94,7 +99,3 @@ def main() -> None:
     reporter.moment, reporter.die_at = moment, int(step or -1)
     train(plan, dataset, world, reporter)
     reporter.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
 """Runs the training loop for tests: in this process, or as several ranks without Ray."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestrator.recipe.load import load_recipe
 from orchestrator.run.checkpoints import MANIFEST, list_checkpoints
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.segments import read_segments
+from tests.rank_process import rank_of
 
 SMALL = (
     "train.global_batch_size=16",
@@ -29,6 +29,11 @@ SMALL = (
     "cluster.cpus_per_worker=0",
     "eval.batch_size=8",
 )
+
+
+_RANKS = multiprocessing.get_context("forkserver")
+_RANKS.set_forkserver_preload(["tests.rank_process"])
+"""Ranks are forked from a process that has imported all they need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +92,25 @@ def train_ranks(run: RunDirectory, *, workers: int, die: str = "never") -> Train
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.rank_process", str(run.path), str(attempt.number), die]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(workers)}
+    logs = [attempt.path / f"stderr-{rank}" for rank in range(workers)]
     processes = [
-        subprocess.Popen(command, env={**environment, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in range(workers)
+        _RANKS.Process(target=rank_of, args=(run.path, attempt.number, die, {**environment, "RANK": str(rank)}, log))
+        for rank, log in enumerate(logs)
     ]
+    for process in processes:
+        process.start()
     if die != "never":
-        assert processes[0].wait(timeout=240) == -signal.SIGKILL
+        processes[0].join(timeout=240)
+        assert processes[0].exitcode == -signal.SIGKILL, _said(logs)
         for process in processes[1:]:
             process.kill()
-    errors = [process.communicate(timeout=240)[1] for process in processes]
+    for process in processes:
+        process.join(timeout=240)
     if die == "never":
-        assert [process.returncode for process in processes] == [0] * workers, errors
+        assert [process.exitcode for process in processes] == [0] * workers, _said(logs)
     return Trained(run)
+
+
+def _said(logs: Sequence[Path]) -> str:
+    return "\n".join(log.read_text(errors="replace") for log in logs if log.exists())

@@ -10,17 +10,19 @@ import typer
 
 from orchestrator.cli.output import JsonOption, console, human_time, print_json, stderr
 from orchestrator.cli.progress import progress_bar
-from orchestrator.errors import CheckpointError, NotFoundError, UsageError
+from orchestrator.errors import CheckpointError, NotFoundError, StorageError, UsageError
 from orchestrator.plan.networks import TIMM_PREFIX
 from orchestrator.run.catalogue import find_run, storage_root
 from orchestrator.run.checkpoints import (
     Checkpoint,
     best_checkpoint,
+    checkpoint_at,
     is_checkpoint_path,
     newest_whole,
     read_checkpoint,
 )
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.evaluations import KeptEvaluation, keep_evaluation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.data.manifest import Manifest
     from orchestrator.train.assess import Protocol
 
+VALIDATION = "val"
 _CROPS: Mapping[int, Literal[1, 10]] = {1: 1, 10: 10}
 EvaluationClusterOption = Annotated[
     str | None,
@@ -51,7 +54,7 @@ def evaluate_model(
     ] = None,
     split: Annotated[
         str, typer.Option("--split", metavar="FOLDER", help="Which folder of the data set; val/ unless said.")
-    ] = "val",
+    ] = VALIDATION,
     crops: Annotated[
         int | None,
         typer.Option("--crops", metavar="1|10", help="Crops of each image; the run's or the recipe's if left out."),
@@ -81,6 +84,8 @@ def evaluate_model(
     json_output: JsonOption = False,
 ) -> None:
     """Evaluate a run, a checkpoint or a model on a whole validation set, each image once.
+
+    What a run comes to on its own images is kept in it, for `dnctl report`.
 
     With 10 crops: corners and centre of each image and of its mirror image, outputs summed before the softmax.
     """
@@ -113,6 +118,8 @@ class _Subject:
     model: "nn.Module"
     images: "Manifest"
     protocol: "Protocol"
+    kept_with: Path | None = None
+    """The checkpoint whose run keeps what comes of it; None if those aren't its own validation images."""
 
 
 def _loader(asked_for: str | None, own: "LoaderKind") -> "LoaderKind":
@@ -176,6 +183,7 @@ def _trained(target: str, data: str | None, split: str, best: bool) -> _Subject:
         name=f"{run.name} at step {step}",
         model=model,
         images=images,
+        kept_with=checkpoint if _are_its_own(data, split) else None,
         protocol=protocol_of(plan.numerics, crops=None, loader=None, batch_size=1, num_threads=local_shape().num_cpus),
     )
 
@@ -213,6 +221,8 @@ def _report_from(
     )
     with stderr().status(f"evaluating on {cluster}"):
         answer = evaluate_on(named or started_local_cluster(), task)
+    if _are_its_own(data, split):
+        _keep(checkpoint, answer["crops"], answer["num_images"], answer["correct1"], answer["correct5"])
     name = f"{run.name}, {checkpoint.name}"
     if json_output:
         print_json({"target": name, **answer, "images_per_s": answer["num_images"] / answer["seconds"]})
@@ -224,6 +234,28 @@ def _report_from(
         markup=False,
     )
     _print_accuracies(answer["top1"], answer["correct1"], answer["top5"], answer["correct5"])
+
+
+def _are_its_own(data: str | None, split: str) -> bool:
+    return data is None and split == VALIDATION
+
+
+def _keep(checkpoint: Path, crops: int, num_images: int, correct1: int, correct5: int) -> None:
+    """Leave it in the run, for `dnctl report`; where one may only read, say so and go on."""
+    run = RunDirectory(checkpoint.absolute().parent.parent)
+    step = checkpoint_at(checkpoint).step
+    kept = KeptEvaluation(
+        checkpoint=checkpoint.name,
+        step=step,
+        crops=crops,
+        num_images=num_images,
+        correct1=correct1,
+        correct5=correct5,
+    )
+    try:
+        keep_evaluation(run.evaluations, kept)
+    except StorageError as error:
+        stderr().print(f"not kept for `dnctl report`: {error}", markup=False, soft_wrap=True)
 
 
 def _print_accuracies(top1: float, correct1: int, top5: float, correct5: int) -> None:
@@ -264,18 +296,20 @@ def _report(subject: _Subject, *, json_output: bool) -> None:
     with progress_bar("evaluating") as progress:
         accuracy = assess(subject.model, subject.images, subject.protocol, on_batch=lambda done: progress(done, total))
     seconds = perf_counter() - started_at
+    crops = subject.protocol.transform.crops
+    if subject.kept_with is not None:
+        _keep(subject.kept_with, crops, accuracy.num_images, accuracy.correct1, accuracy.correct5)
     if json_output:
         print_json(
             {
                 "target": subject.name,
                 **accuracy.to_json(),
-                "crops": subject.protocol.transform.crops,
+                "crops": crops,
                 "loader": subject.protocol.loader,
                 "images_per_s": accuracy.num_images / seconds,
             }
         )
         return
-    crops = subject.protocol.transform.crops
     shown = f"{accuracy.num_images} images, {crops} crop{'' if crops == 1 else 's'} each, in {human_time(seconds)}"
     console().print(f"{subject.name}: {shown}", markup=False)
     _print_accuracies(accuracy.top1, accuracy.correct1, accuracy.top5, accuracy.correct5)

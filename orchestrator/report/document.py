@@ -9,6 +9,7 @@ from orchestrator.report.groups import group_runs
 from orchestrator.report.history import RunHistory, read_history
 from orchestrator.report.setting import setting_name
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.evaluations import KeptEvaluation
 from orchestrator.run.family import Spread
 
 Progress = Callable[[str, int, int], None]
@@ -58,11 +59,16 @@ def _run_json(run: RunHistory) -> dict[str, Any]:
         "epochs_done": final.step / steps if final is not None and steps is not None else None,
         "top1_error": 100 - final.top1 if final is not None else None,
         "top5_error": 100 - final.top5 if final is not None else None,
+        "evaluations": [_kept_json(each) for each in run.asked_for],
         "is_of_test_set": run.test is not None,
         "goodput": ledger.goodput,
         "ledger": asdict(ledger),
         "missing": list(run.missing),
     }
+
+
+def _kept_json(kept: KeptEvaluation) -> dict[str, Any]:
+    return {**asdict(kept), "top1_error": kept.top1_error, "top5_error": kept.top5_error}
 
 
 def _group_json(compared: Compared) -> dict[str, Any]:

@@ -46,6 +46,11 @@ class Group:
     def _error(self, accuracy: Callable[[Evaluation], float]) -> Spread | None:
         return spread([100 - accuracy(run.final) for run in self.counted if run.final is not None])
 
+    def errors_with(self, crops: int) -> tuple[Spread | None, Spread | None]:
+        """Top-1 and top-5 error with so many crops, of the runs that `dnctl eval` was asked about."""
+        found = [each for run in self.counted if (each := run.errors_with(crops)) is not None]
+        return spread([each.top1_error for each in found]), spread([each.top5_error for each in found])
+
     @property
     def is_finished(self) -> bool:
         """Whether its figures are those of finished runs."""

@@ -12,6 +12,7 @@ from orchestrator.monitor.run_reader import failure_event
 from orchestrator.plan.plan import Plan
 from orchestrator.run import files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.evaluations import KeptEvaluation, read_evaluations
 from orchestrator.run.passed_over import read_passed_over
 from orchestrator.run.progress import read_progress
 from orchestrator.run.segments import parse_rows
@@ -56,6 +57,8 @@ class RunHistory:
     """Of the validation set, oldest first."""
     test: Evaluation | None
     """Of the test set, where images are held out and the run is over."""
+    asked_for: Sequence[KeptEvaluation]
+    """What `dnctl eval` came to, oldest checkpoint first."""
     marks: Sequence[Mark]
     news: Sequence[News]
     """Events that people want to read of, oldest first: no checkpoints, no evaluations."""
@@ -80,6 +83,11 @@ class RunHistory:
         if self.plan is not None:
             return self.plan.numerics.steps_per_epoch
         return self.status.progress.steps_per_epoch if self.status.progress is not None else None
+
+    def errors_with(self, crops: int) -> KeptEvaluation | None:
+        """What `dnctl eval` came to with so many crops on the checkpoint that counts; None if nobody asked."""
+        final = self.final
+        return next((each for each in self.asked_for if final and (each.step, each.crops) == (final.step, crops)), None)
 
     @property
     def final(self) -> Evaluation | None:
@@ -125,6 +133,8 @@ def read_history(run: RunDirectory, *, now: float) -> RunHistory:
     status = read_status(run, now=now)
     reading = _Reading()
     plan = _read_plan(run, reading.missing)
+    asked_for, faults = read_evaluations(run.evaluations)
+    reading.missing += [f"A result of `dnctl eval` can't be read: {fault}" for fault in faults]
     steps_per_epoch = plan.numerics.steps_per_epoch if plan is not None else None
     attempts = run.attempts()
     for number, attempt in enumerate(attempts):
@@ -141,6 +151,7 @@ def read_history(run: RunDirectory, *, now: float) -> RunHistory:
         train_top1=_train_curve(reading, steps_per_epoch),
         evaluations=tuple(reading.evaluations[step] for step in sorted(reading.evaluations)),
         test=reading.test,
+        asked_for=tuple(asked_for),
         marks=tuple(reading.marks),
         news=tuple(reading.news[-MAX_NEWS:]),
         num_steps_left_out=_num_left_out(run, reading.missing),

@@ -123,6 +123,8 @@ def _sections(report: Report, pictures: Pictures) -> Sequence[Markup]:
         element("h2", "How far from the paper's settings"),
         *_deviations(report),
     ]
+    if any(run.asked_for for run in report.runs):
+        sections += [element("h2", "Evaluated on request"), _scrolled(tables.asked_for_table(report))]
     for setting in settings:
         sections.append(element("h2", f"The paper's table: {setting_name(setting)}"))
         members = [each for each in groups if each.setting == setting]

@@ -128,9 +128,15 @@ def _imagenet_table(groups: Sequence[Compared]) -> Markup:
 
 def _imagenet_row(compared: Compared) -> Sequence[str]:
     group, numerics = compared.group, compared.group.numerics
-    top1, top5 = spread_text(group.top1_error), spread_text(group.top5_error)
-    by_crops = (top1, "", top5, "") if numerics is None or numerics.eval_transform.crops == 1 else ("", top1, "", top5)
+    own = numerics.eval_transform.crops if numerics is not None else 1
+    errors = {1: group.errors_with(1), 10: group.errors_with(10), own: (group.top1_error, group.top5_error)}
+    (top1, top5), (top1_of_ten, top5_of_ten) = errors[1], errors[10]
+    by_crops = (_if_any(top1), _if_any(top1_of_ten), _if_any(top5), _if_any(top5_of_ten))
     return (group.label, *by_crops, signed(compared.difference))
+
+
+def _if_any(spread: Spread | None) -> str:
+    return "" if spread is None else spread_text(spread)
 
 
 def _small_images_table(setting: Setting, groups: Sequence[Compared]) -> Markup:
@@ -197,6 +203,23 @@ def _run_row(run: RunHistory) -> Sequence[str]:
         duration(ledger.wall_s),
         f"{100 * ledger.goodput:.1f} %" if ledger.goodput is not None else _UNKNOWN,
     )
+
+
+def asked_for_table(report: Report) -> Markup:
+    """What `dnctl eval` came to."""
+    rows = [
+        (
+            run.name,
+            f"{each.step:,}",
+            str(each.crops),
+            f"{each.num_images:,}",
+            _number(each.top1_error),
+            _number(each.top5_error),
+        )
+        for run in report.runs
+        for each in run.asked_for
+    ]
+    return table(("run", "step", "crops", "images", "top-1 error, %", "top-5 error, %"), rows)
 
 
 def ledger_table(report: Report) -> Markup:

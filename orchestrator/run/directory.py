@@ -10,6 +10,7 @@
       attempts/<n>/ending.json          how it ended, if its workers could say
       attempts/<n>/logs/                one file a rank, one for the driver
       checkpoints/step-<step>.<n>/
+      evaluations/                      what `dnctl eval` came to on them
       compiled/                         kernels, for workers that start later
       requests/                         what commands ask of the run: to stop, to be submitted
 
@@ -112,6 +113,11 @@ class RunDirectory:
     def lease(self) -> Path:
         """Who writes now, and until when."""
         return self.path / "lease.json"
+
+    @property
+    def evaluations(self) -> Path:
+        """What checkpoints came to when somebody asked."""
+        return self.path / "evaluations"
 
     @property
     def compiled(self) -> Path:

@@ -14,6 +14,7 @@ from orchestrator.cli.app import app
 from orchestrator.data.index import index_dataset
 from orchestrator.engine.planning import load_plan
 from orchestrator.errors import CheckpointError, DnctlError, UsageError
+from orchestrator.run.evaluations import read_evaluations
 from orchestrator.train.evaluate import evaluate
 from orchestrator.train.loop import Outcome, train
 from orchestrator.train.reporter import RunReporter
@@ -53,6 +54,13 @@ def test_a_run_in_one_process_trains_and_evaluates_to_what_eval_says(tmp_path: P
     (checkpoint,) = run.checkpoints.iterdir()
     assert _eval(str(checkpoint))["correct1"] == during["correct1"]
     assert _eval("alone", "--best")["correct1"] == during["correct1"]
+    ten = _eval("alone", "--crops", "10")
+    kept, faults = read_evaluations(run.evaluations)
+    assert [(each.step, each.crops, each.correct1) for each in kept] == [
+        (during["step"], 1, during["correct1"]),
+        (during["step"], 10, ten["correct1"]),
+    ]
+    assert faults == []
 
 
 def test_timm_weights_from_disk_are_evaluated(tmp_path: Path, wide_images: Path) -> None:

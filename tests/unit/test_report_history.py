@@ -11,6 +11,8 @@ from orchestrator.report.comparison import compare
 from orchestrator.report.groups import group_runs
 from orchestrator.report.history import read_history
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.evaluations import KeptEvaluation, keep_evaluation
+from orchestrator.run.family import spread
 from orchestrator.run.segments import segment_path
 from orchestrator.run.state import State
 from tests.report_runs import make_run, write_log
@@ -154,6 +156,27 @@ def test_imagenet_is_compared_with_the_column_of_its_crops(tmp_path: Path, crops
     paper = compare(group_runs([_history(run)])[0]).paper
     assert paper is not None
     assert (paper.top1, paper.top5, paper.source) == (top1, top5, "Table 3")
+
+
+def test_ten_crops_count_beside_the_own_evaluation_if_they_are_of_the_same_checkpoint(tmp_path: Path):
+    run = make_run(tmp_path, "im", "densenet121", "train.epochs=2", final_error=26.0)
+    final = _history(run).final
+    assert final is not None
+    for step, correct1 in ((final.step - 1, 37000), (final.step, 38000)):
+        name = f"step-{step:08d}.1"
+        keep_evaluation(run.evaluations, _ten_crops(name, step, correct1=correct1, correct5=47000))
+    (run.evaluations / "other.json").write_text("{")
+    history = _history(run)
+    (group,) = group_runs([history])
+    assert group.errors_with(10) == (spread([24.0]), spread([6.0]))
+    assert group.errors_with(1) == (None, None)
+    assert any("dnctl eval` can't be read: other.json" in said for said in history.missing)
+
+
+def _ten_crops(checkpoint: str, step: int, *, correct1: int, correct5: int) -> KeptEvaluation:
+    return KeptEvaluation(
+        checkpoint=checkpoint, step=step, crops=10, num_images=50_000, correct1=correct1, correct5=correct5
+    )
 
 
 @pytest.mark.parametrize(("recipe", "error"), [("resnet50", 24.01), ("resnet101", 22.44), ("densenet161", 22.2)])

@@ -16,6 +16,7 @@ from orchestrator.report.page import Pictures, report_page
 from orchestrator.report.tradeoff import papers_lines
 from orchestrator.report.write import Written, write_report
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.evaluations import KeptEvaluation, keep_evaluation
 from orchestrator.run.state import State, write_state
 from tests import browser
 from tests.report_runs import densenet_weights, make_run, write_log
@@ -42,6 +43,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     short = ("train.epochs=10", "train.precision=bf16")
     runs.append(make_run(root, "short", "densenetbc100_12_c10plus", *short, interrupted_at=0.5, deviations=[deviation]))
     runs.append(make_run(root, "imagenet", "densenet121", epochs_done=6, state=State.STOPPED))
+    ten_crops = KeptEvaluation(
+        checkpoint="step-00030030.1", step=30_030, crops=10, num_images=50_000, correct1=30_000, correct5=45_000
+    )
+    keep_evaluation(runs[-1].evaluations, ten_crops)
     return _write(runs, root / "report")
 
 
@@ -94,6 +99,13 @@ def test_the_papers_row_stands_above_ours_with_the_difference(written: Written):
     at = next(number for number, row in enumerate(plain) if row.startswith("|DenseNet (k=12)|40|1.0M|5.24|"))
     assert plain[at + 1].startswith("|family (seeds 0, 1, 2)|–|1.0M|5.21 ± 0.00|")
     assert "\N{MINUS SIGN}0.03" in plain[at + 1]
+
+
+def test_ten_crops_that_somebody_asked_for_stand_in_the_papers_table(written: Written):
+    rows = re.findall(r"<tr.*?</tr>", written.html.read_text())
+    plain = [re.sub(r"<[^>]+>", "|", row).replace("||", "|") for row in rows]
+    assert "|imagenet|30,030|10|50,000|40.00|10.00|" in plain
+    assert any(re.match(r"\|imagenet\|[0-9.]+\|40\.00\|[0-9.]+\|10\.00\|", row) for row in plain)
 
 
 def test_a_page_says_how_far_a_run_is_from_the_papers_settings(written: Written):
