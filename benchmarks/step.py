@@ -9,8 +9,8 @@ cudnn.benchmark on, and count by the faster of the two. Peak memory is what a st
 images (on a GPU: what the allocator gave out). The error is that of all gradients together, against the reference in
 float64 on the same weights and images, relative to their norm.
 
-On a CPU the peer is timm unless --peers says otherwise: torchvision computes the same operations, and compiled peers take
-minutes of compiling each.
+On a CPU the peer is timm unless --peers says otherwise: torchvision computes the same operations, and compiled peers
+take minutes of compiling each.
 """
 
 import argparse

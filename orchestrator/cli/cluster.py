@@ -151,7 +151,7 @@ def drain(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            min=1,
+            min=10,
             help="When it goes whatever is still there; otherwise it goes when its work has left.",
         ),
     ] = None,

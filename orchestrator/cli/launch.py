@@ -100,8 +100,8 @@ def submit_member(run: RunDirectory, recipe: "Recipe", cluster: str | None) -> b
         before = load_plan(run)
         if before is not None and plan is not None:
             refuse_other_numerics(run, before, plan)
-        status = read_status(run, now=time())
-        is_under_way = status.state.is_active and living_holder(run.lease) is not None
+        is_under_way = _is_driven(run)
+        status = read_status(run, now=time())  # it may have ended while its lease was watched
         is_waiting = status.state is State.PENDING and fault_of_pending(status) is None
         if status.state is State.SUCCEEDED or is_under_way or is_waiting:
             return False

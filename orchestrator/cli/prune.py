@@ -60,7 +60,7 @@ def prune(
     root = storage_root()
     kept: list[Kept] = []
     if runs:
-        statuses = named_runs([find_run(root, name) for name in runs], now=now)
+        statuses = named_runs([find_run(root, name) for name in runs], among=list_runs(root), now=now)
     else:
         age = DEFAULT_AGE if older_than is None and keep is None else older_than or "0m"
         statuses, kept = old_runs(list_runs(root), before=now - _seconds(age), keep=keep or 0, now=now)

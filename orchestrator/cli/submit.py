@@ -10,15 +10,17 @@ from orchestrator.cli.output import stderr
 from orchestrator.errors import ClusterError, RunStoppedError
 from orchestrator.run.after import in_words
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.lease import living_holder
 from orchestrator.run.state import State, write_state
 from orchestrator.run.status import RunStatus
-from orchestrator.run.stop import ask_to_stop
+from orchestrator.run.stop import ask_first_to_stop, ask_to_stop, read_stop_request
 
 SUBMISSION_S = 60.0
 """So long whoever submits a run may take to start a cluster and hand the run to it."""
 
 if TYPE_CHECKING:
     from orchestrator.engine.clusters import Cluster
+    from orchestrator.engine.jobs import Jobs
     from orchestrator.plan.plan import Plan
     from orchestrator.recipe.schema import Recipe
 
@@ -105,14 +107,14 @@ def end_at_once(status: RunStatus) -> None:
         cluster, job_id = job
         client = connect(cluster)
         if not client.report(job_id).is_over:
-            ask_to_stop(status.run.stop_request, now=True)  # tells the driver who ends it
-            try:
-                client.end(job_id)
-            except ClusterError:
-                status.run.stop_request.unlink(missing_ok=True)
-                raise
+            _end(client, status.run, job_id)
             if status.state is not State.PENDING:  # its driver says so itself
                 return
+    elif (holder := living_holder(status.run.lease)) is not None:
+        raise ClusterError(
+            f"{status.run.name} is driven by process {holder.process_id} on {holder.host}, whose cluster isn't reached "
+            "from here; stop it there, or without --now"
+        )
     record = status.run.read_state()
     if not record.state.is_finished:
         ended = replace(
@@ -125,8 +127,26 @@ def end_at_once(status: RunStatus) -> None:
         write_state(status.run.state, ended)
 
 
+def _end(client: "Jobs", run: RunDirectory, job_id: str) -> None:
+    """End a job; its driver learns from the request who did it. What was asked for before is put back if that fails."""
+    before = read_stop_request(run.stop_request)
+    ask_to_stop(run.stop_request, now=True)
+    try:
+        client.end(job_id)
+    except BaseException:
+        run.stop_request.unlink(missing_ok=True)
+        if before is not None:
+            ask_first_to_stop(run.stop_request, before)
+        raise
+
+
 def fault_of_pending(status: RunStatus) -> str | None:
-    """Why a run that no driver has taken up never will; None while there is hope."""
+    """Why a run that waits to be taken up by a driver never will; None while there is hope, or a living driver."""
+    fault = _fault_of_submission(status)
+    return None if fault is None or living_holder(status.run.lease) is not None else fault
+
+
+def _fault_of_submission(status: RunStatus) -> str | None:
     from orchestrator.engine.jobs import connect
 
     # For a moment after it was submitted its cluster may be starting, and not know of it yet.

@@ -162,7 +162,7 @@ class _StateRecorder:
             if self._taken_over.is_set():
                 return
             now = time()
-            self._record = replace(
+            record = replace(
                 self._record,
                 state=state,
                 reason=reason,
@@ -171,7 +171,8 @@ class _StateRecorder:
                 finished_at=now if state.is_finished else None,
                 exit_code=exit_code,
             )
-            write_state(self._run.state, self._record)
+            write_state(self._run.state, record)
+            self._record = record
 
     def close(self) -> None:
         """Follow no more."""

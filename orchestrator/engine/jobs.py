@@ -86,11 +86,12 @@ class RayJobs:
             deadline = monotonic() + CALL_TIMEOUT_S
             while not (status := self._client.get_job_status(job_id)).is_terminal():
                 if monotonic() > deadline:
+                    self._client.stop_job(job_id)  # it must not act when nobody waits for it any more
                     raise ClusterError(f"the cluster hasn't run job {job_id} in {CALL_TIMEOUT_S:.0f} s: {module}")
                 sleep(0.2)
             if status != "SUCCEEDED":
                 log = self._client.get_job_logs(job_id).strip() or self._client.get_job_info(job_id).message
-                raise ClusterError(str(log).splitlines()[-1])
+                raise ClusterError((str(log).splitlines() or [f"job {job_id} ended with {status} and no word"])[-1])
 
     def _module(self, module: str, *arguments: str) -> str:
         python = sys.executable if self._cluster.is_local else "python"

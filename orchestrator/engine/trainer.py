@@ -85,10 +85,11 @@ def fit_with_ray(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell
                 if num_lost > plan.execution.max_failures:
                     raise
                 _log.warning("Ray's controller of the workers has died: %s", error)
-            tell(State.RECOVERING, patiently(lambda: _why_again(run)))
+            why = patiently(lambda: _why_again(run))
             if patiently(run.newest_attempt)[1] != holder:
                 return  # another driver has taken the run over
             attempt = patiently(lambda: run.claim_attempt(holder))
+            _tell_patiently(tell, why)
     finally:
         watch.close()
         limit_watch.close()
@@ -107,6 +108,10 @@ def _why_again(run: RunDirectory) -> str:
     """What to tell of the attempt that follows on the newest one."""
     pause = read_pause_request(run.attempt(run.newest_attempt()[0]).pause_request)
     return f"{pause.reason}; starting the workers again" if pause is not None else "starting the workers again"
+
+
+def _tell_patiently(tell: Tell, why: str) -> None:
+    patiently(lambda: tell(State.RECOVERING, why))
 
 
 class _Next(Enum):

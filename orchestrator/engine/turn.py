@@ -26,30 +26,32 @@ class Turn:
         """taken_over: set when another driver has the run. may_wait: see `drive`."""
         self._run, self._attempt = run, attempt
         self._taken_over, self._may_wait = taken_over, may_wait
+        self._has_waited = False
 
     def come(self, tell: Tell) -> bool:
         """Return when it has come; False if the run was taken over. Raises DnctlError if it never will."""
-        has_waited = False
         while not self._taken_over.is_set():
-            reason = self._look()
-            if reason is None:
-                if has_waited:
-                    write_began(self._attempt)
-                    tell(State.STARTING, "starting the workers")
-                return True
-            if not self._may_wait:
-                raise ClusterError(f"its place in the queue came up, but it {reason}; `dnctl resume` it after that")
-            has_waited = True
-            tell(State.PENDING, reason)
+            try:
+                if self._has_come(tell):
+                    return True
+            except StorageError as error:  # gone for a moment: nothing was said of the others
+                _log.warning("%s", error)
             self._taken_over.wait(LOOK_INTERVAL_S)
         return False
 
-    def _look(self) -> str | None:
-        try:
-            return what_it_waits_for(self._run, now=time())
-        except StorageError as error:  # gone for a moment: nothing was said of the others
-            _log.warning("%s", error)
-            return "waits for the storage to say how the runs before it are"
+    def _has_come(self, tell: Tell) -> bool:
+        files.require(self._run.path)
+        reason = what_it_waits_for(self._run, now=time())
+        if reason is None:
+            if self._has_waited:
+                write_began(self._attempt)
+                tell(State.STARTING, "starting the workers")
+            return True
+        if not self._may_wait:
+            raise ClusterError(f"its place in the queue came up, but it {reason}; `dnctl resume` it after that")
+        self._has_waited = True
+        tell(State.PENDING, reason)
+        return False
 
 
 def write_began(attempt: AttemptDirectory) -> None:

@@ -20,7 +20,8 @@ from orchestrator.errors import DataError, DnctlError, RunStoppedError, StorageE
 from orchestrator.plan.placement import at_world_size
 from orchestrator.redaction import RedactingFormatter
 from orchestrator.run import files
-from orchestrator.run.directory import AttemptDirectory
+from orchestrator.run.checkpoints import newest_step
+from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, failure, read_ending, record_ending
 from orchestrator.run.lease import LARGEST_CLOCK_DIFFERENCE_S
 from orchestrator.run.patience import patiently
@@ -44,7 +45,7 @@ def train_worker(task: WorkerTask) -> None:
     attempt = _join_attempt(task, world)
     if attempt is None:
         return
-    check = _check_group(world, attempt)
+    check = _check_group(world, task.run, attempt)
     _redirect_output(attempt.rank_log(world.rank))
     worker_nodes = world.gather_text(ray.get_runtime_context().get_node_id())
     if world.is_first:
@@ -91,13 +92,16 @@ def _number_of_attempt(task: WorkerTask) -> int | None:
     return attempt.number
 
 
-def _check_group(world: World, attempt: AttemptDirectory) -> GroupCheck:
-    """What the nodes have in common. Raises StorageError on every rank if that isn't enough to train."""
+def _check_group(world: World, run: RunDirectory, attempt: AttemptDirectory) -> GroupCheck:
+    """What the nodes have in common. Raises StorageError on every rank if that isn't enough to train.
+
+    Of a run that has trained before, it is a node that isn't ready yet or an outage: Ray tries again with others.
+    """
     check = check_group(world, attempt.path / "checkup")
     faults = list(check.faults(attempt.path))
     if faults:
         error = StorageError("; ".join(faults))
-        if world.is_first:
+        if world.is_first and newest_step(run.checkpoints) == 0:
             record_ending(attempt, failure(error))
         world.gather_text("")  # the first one has said so, before Ray learns that anybody failed
         raise error

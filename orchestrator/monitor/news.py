@@ -78,8 +78,6 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"old checkpoint {checkpoint} deleted"
         case {"event": "checkpoint_passed_over", "reason": reason}:
             return f"passed over a damaged checkpoint: {reason}"
-        case {"event": "diverged", "step": step, "loss": loss}:
-            return f"diverged at step {step}: loss {loss}"
         case {"event": "pause_requested", "reason": str(reason)}:
             return f"{reason}; saving a checkpoint"
         case {"event": "stopped" | "paused" as what, "step": step}:
@@ -90,8 +88,6 @@ def _sentence(event: dict[str, Any]) -> str | None:
             return f"went back from step {step} to step {to_step}"
         case {"event": "checkpoint_failed", "step": step, "reason": reason}:
             return f"the checkpoint of step {step} couldn't be saved: {reason}"
-        case {"event": "tested", "top1": float(top1), "top5": float(top5)}:
-            return f"tested: top-1 {top1:.2f} %, top-5 {top5:.2f} %"
         case {"event": "workers_failed", "reason": str(reason)}:
             return reason
         case {"event": "straggler", "rank": rank, "host": host, "phase": phase, "factor": float(factor)}:

@@ -36,7 +36,8 @@ class OverviewReader:
         """All runs. Raises StorageError if the storage can't be listed."""
         now = time()
         with files.translated("list the runs in", self._root):
-            names = [entry.name for entry in os.scandir(self._root) if entry.is_dir()] if self._root.is_dir() else []
+            entries = list(os.scandir(self._root)) if self._root.is_dir() else []
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         seen, damaged = {}, []
         for name in names:
             try:

@@ -22,11 +22,14 @@ from typing import Any, BinaryIO
 from orchestrator.errors import CheckpointError, StorageError
 from orchestrator.run import documents, files
 from orchestrator.run.contents import check_contents
+from orchestrator.run.patience import patiently
 
 _log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
 COMMITTED = "COMMITTED"
+READING_PATIENCE_S = 60.0
+"""So long an I/O error is taken for the storage's, and after that for the checkpoint's."""
 _NAME = re.compile(r"step-([0-9]{8,18})\.([0-9]{1,18})")
 _FILE_NAME = re.compile(r"\w[\w.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -238,10 +241,14 @@ def newest_whole(
     """
     for checkpoint in reversed(list_checkpoints(directory)):
         try:
-            return checkpoint, read_whole(checkpoint)
+            return checkpoint, _read_patiently(checkpoint)
         except CheckpointError as error:
             passed_over(checkpoint, error)
     return None
+
+
+def _read_patiently(checkpoint: Checkpoint) -> dict[str, bytes]:
+    return patiently(lambda: read_whole(checkpoint), patience_s=READING_PATIENCE_S)
 
 
 def read_metric(checkpoint: Checkpoint, metric: str) -> float | None:

@@ -93,6 +93,8 @@ def verify(seen: Inspected, *, on_bytes: OnBytes) -> Inspected:
     try:
         read_whole(seen.checkpoint, on_bytes=on_bytes)
     except CheckpointError as error:
+        if not is_committed(seen.checkpoint):
+            return replace(seen, verdict="not committed", fault="deleted meanwhile")
         return replace(seen, verdict="damaged", fault=str(error))
     return replace(seen, verdict="whole")
 

@@ -16,6 +16,7 @@ from orchestrator.errors import StorageError, UsageError
 from orchestrator.run import files
 from orchestrator.run.checkpoints import best_checkpoint, delete_checkpoint, list_checkpoints, newest_whole
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.lease import living_holder
 from orchestrator.run.state import State
 from orchestrator.run.status import RunStatus, read_status
 
@@ -47,10 +48,13 @@ class Kept:
     why: str
 
 
-def named_runs(runs: Sequence[RunDirectory], *, now: float) -> list[RunStatus]:
-    """Runs that a person names. Raises UsageError if one of them is alive."""
-    statuses = [read_status(run, now=now) for run in runs]
+def named_runs(names: Sequence[RunDirectory], *, among: Sequence[RunDirectory], now: float) -> list[RunStatus]:
+    """Runs that a person names. Raises UsageError if one of them is alive, or another run waits for it."""
+    statuses = [read_status(run, now=now) for run in names]
+    awaited = _awaited(list(_readable(among, [], now=now)))
     for status in statuses:
+        if status.run.name in awaited:
+            raise UsageError(f"{awaited[status.run.name]} waits for {status.run.name}; delete that one first")
         if is_alive(status):
             raise UsageError(
                 f"{status.run.name} is {status.state}: {status.reason}; `dnctl stop --now {status.run.name}` first"
@@ -65,7 +69,7 @@ def old_runs(
     chosen: list[RunStatus] = []
     kept: list[Kept] = []
     statuses = list(_readable(runs, kept, now=now))
-    awaited = {name for status in statuses if not status.record.state.is_finished for name in status.record.after}
+    awaited = _awaited(statuses)
     ended = sorted((status for status in statuses if status.state.is_finished), key=_ended_at)
     for status in ended[: max(len(ended) - keep, 0)]:
         if _ended_at(status) >= before:
@@ -80,6 +84,12 @@ def old_runs(
         if status.state is State.LOST and status.record.updated_at < before
     ]
     return chosen, kept
+
+
+def _awaited(statuses: Sequence[RunStatus]) -> dict[str, str]:
+    """The runs that others wait for, and one of those."""
+    waiting = [status for status in statuses if not status.record.state.is_finished]
+    return {name: status.run.name for status in waiting for name in status.record.after}
 
 
 def _readable(runs: Sequence[RunDirectory], kept: list[Kept], *, now: float) -> Iterator[RunStatus]:
@@ -151,8 +161,8 @@ def delete(deletion: Deletion) -> None:
     A run is renamed first, so that it is there or isn't; a checkpoint loses its marker first.
     """
     status = read_status(deletion.run, now=time())
-    if is_alive(status):
-        raise UsageError(f"{deletion.run.name} is {status.state} by now; nothing of it was deleted")
+    if is_alive(status) or (status.state is State.LOST and living_holder(deletion.run.lease) is not None):
+        raise UsageError(f"{deletion.run.name} is alive by now; nothing of it was deleted")
     with files.translated("delete", deletion.path):
         if deletion.checkpoint is not None:
             delete_checkpoint(deletion.path)

@@ -21,11 +21,11 @@ import torch
 
 from orchestrator.data.index import Dataset
 from orchestrator.data.loader import Loader
-from orchestrator.errors import CheckpointError, DivergedError
+from orchestrator.errors import DivergedError
 from orchestrator.plan.plan import Plan
-from orchestrator.run.checkpoints import Checkpoint, read_checkpoint
+from orchestrator.run.checkpoints import read_checkpoint
 from orchestrator.run.passed_over import PassedOver
-from orchestrator.train.checkpoint import Snapshot, TrainingState, load_model, snapshot, unpack
+from orchestrator.train.checkpoint import Snapshot, TrainingState, load_model, snapshot
 from orchestrator.train.compilation import CompileClock
 from orchestrator.train.evaluate import Accuracy, evaluate
 from orchestrator.train.graph import CaptureOnGpu
@@ -38,13 +38,13 @@ from orchestrator.train.process import prepare_process
 from orchestrator.train.progress import ProgressTracker
 from orchestrator.train.reporter import Reporter, Request
 from orchestrator.train.requests import step_samples
+from orchestrator.train.resuming import Resuming
 from orchestrator.train.saving import Saving
 from orchestrator.train.split import Images, split_dataset
 from orchestrator.train.step import AUTOCAST_DTYPE, TrainingStep
 from orchestrator.train.telemetry import Telemetry
 from orchestrator.train.totals import Totals, TotalsQueue
 from orchestrator.train.watchdog import Watchdog
-from orchestrator.train.weights import start_from_given_weights
 from orchestrator.train.world import World
 
 _log = logging.getLogger(__name__)
@@ -121,7 +121,16 @@ class _Training:
             groups_in_one_pass=self._execution.groups_in_one_pass,
         )
         self._passed_over = world.broadcast(reporter.passed_over() if world.is_first else PassedOver())
-        self._state = self._resume()
+        self._resuming = Resuming(
+            plan=plan,
+            world=world,
+            reporter=reporter,
+            model=self._model,
+            optimizer=self._optimizer,
+            scaler=self._scaler,
+            guard=self._step.guard,
+        )
+        self._state = self._resuming.begin()
         self._totals = TotalsQueue(world.device)
         self._meter = Meter()
         self._telemetry = Telemetry(plan, world, reporter)
@@ -132,59 +141,6 @@ class _Training:
         self._graphs = self._step.graphs
         self._ends_after: int | None = None
         self._request = Request.NOTHING
-
-    def _resume(self) -> TrainingState:
-        """Load the checkpoint to go on from, if there is one, and say where that is."""
-        found = self._agreed_checkpoint()
-        if found is None:
-            self._start_from_given_weights()
-            self._reporter.event("training_starts", step=0, world_size=self._world.size)
-            return TrainingState(numerics_fingerprint=self._numerics.fingerprint, world_size=self._world.size, step=0)
-        state = self._restore(*found)
-        self._reporter.event(
-            "training_resumes",
-            step=state.step,
-            checkpoint=found[0].path.name,
-            world_size=self._world.size,
-            world_size_before=state.world_size,
-        )
-        _log.info("resuming from %s at step %d", found[0].path.name, state.step)
-        return replace(state, world_size=self._world.size)
-
-    def _start_from_given_weights(self) -> None:
-        if self._execution.weights is None:
-            return
-        left_out = start_from_given_weights(self._plan, self._model)
-        self._reporter.event("weights_given", path=self._execution.weights, left_at_random=left_out)
-        _log.info("starting from the weights of %s, but for %s", self._execution.weights, left_out or "none")
-
-    def _agreed_checkpoint(self) -> tuple[Checkpoint, dict[str, bytes]] | None:
-        """What the first rank found to resume from; the others read the same one."""
-        found = self._reporter.resume_from() if self._world.is_first else None
-        chosen = self._world.broadcast(found[0] if found else None)
-        if chosen is None or found is not None:
-            return found
-        return chosen, read_checkpoint(chosen.path)
-
-    def _restore(self, checkpoint: Checkpoint, contents: dict[str, bytes]) -> TrainingState:
-        fingerprint = self._numerics.fingerprint
-        state = unpack(contents, self._model, self._optimizer, source=checkpoint.path.name)
-        if not self._plan.continues(state.numerics_fingerprint):
-            raise CheckpointError(
-                f"checkpoint {checkpoint.path} belongs to another plan (numerics {state.numerics_fingerprint[:19]}…, "
-                f"this run's are {fingerprint[:19]}…); start a new run, or put the recipe back as it was"
-            )
-        try:
-            if state.grad_scaler is not None:
-                self._scaler.load_state_dict(state.grad_scaler)
-            if state.guard is not None:
-                self._step.guard.load(state.guard)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"checkpoint {checkpoint.path}: what it holds of loss scaling or of the divergence guard can't be read "
-                f"({error!r}); remove it to go on from the one before"
-            ) from error
-        return replace(state, numerics_fingerprint=fingerprint)
 
     def run(self) -> Outcome:
         """The experiment."""
@@ -328,12 +284,13 @@ class _Training:
         """Go on from the newest checkpoint; steps up to the refused one are passed over."""
         for _ in self._totals.drain():
             pass
-        found = self._agreed_checkpoint()
-        assert found is not None
         before = self._state.step
-        self._state = replace(self._restore(*found), world_size=self._world.size)
+        found = self._resuming.newest()
+        assert found is not None
+        checkpoint, state = found
+        self._state = replace(state, world_size=self._world.size)
         self._progress.num_rolled_back += before - self._state.step
-        self._reporter.event("rolled_back", step=before, to_step=self._state.step, checkpoint=found[0].path.name)
+        self._reporter.event("rolled_back", step=before, to_step=self._state.step, checkpoint=checkpoint.path.name)
 
     def _drain(self) -> None:
         for totals in self._totals.drain():
@@ -423,6 +380,7 @@ class _Training:
     def _end_early(self) -> Outcome:
         self._drain()
         self._finish_saving()
+        self._world.gather_text("")  # none leaves, and lets its machine go, before the checkpoint is there
         outcome = Outcome.STOPPED if self._request is Request.STOP else Outcome.PAUSED
         self._reporter.event(str(outcome), step=self._state.step)
         self._report(outcome)

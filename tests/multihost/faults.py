@@ -116,7 +116,7 @@ def _fill_storage(scene: Scene) -> Mend:
 
 def _damage_checkpoint(scene: Scene) -> None:
     """Flip a bit of the newest checkpoint and take a worker, so that it is read."""
-    newest = scene.until(lambda: scene.newest_checkpoints()[:2], "two checkpoints")[0]
+    newest = scene.until(lambda: scene.newest_checkpoints()[:-1], "two checkpoints")[0]
     path = newest.path / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

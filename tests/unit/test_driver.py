@@ -117,6 +117,21 @@ def test_a_run_begins_when_the_one_before_it_has_succeeded(waiting: RunDirectory
     assert waiting.attempt(1).began.exists(), "what came before it is queueing"
 
 
+def test_a_run_that_waits_outlasts_a_storage_that_is_away(waiting: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    driver = in_the_background(waiting, finishes)
+    until(lambda: read_status(waiting, now=time()).reason == "waits for first to end")
+    runs, away = waiting.path.parent, waiting.path.parent.with_name("away")
+    runs.rename(away)
+    runs.mkdir()  # the mount point, empty
+    sleep(0.5)
+    runs.rmdir()
+    away.rename(runs)
+    end(RunDirectory(runs / "first"), State.SUCCEEDED, "trained")
+    driver.join(30)
+    assert waiting.read_state().state is State.SUCCEEDED
+
+
 @pytest.mark.parametrize("state", [State.FAILED, State.STOPPED])
 def test_a_run_fails_with_the_reason_of_the_one_it_waits_for(waiting: RunDirectory, state: State):
     end(RunDirectory(waiting.path.parent / "first"), state, "no disk")

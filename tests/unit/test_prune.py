@@ -112,6 +112,10 @@ def test_a_run_that_another_one_waits_for_stays(runs: Path):
     second = _run(runs, "second", State.PENDING, days=0)
     write_state(second.state, replace(second.read_state(), after=("first",)))
     assert _prune("-y")["kept"] == [{"run": "first", "why": "another run waits for it"}]
+    error = _failing("first", "-y")
+    assert isinstance(error, UsageError)
+    assert str(error) == "second waits for first; delete that one first"
+    assert "first" in _names(runs)
 
 
 def test_of_checkpoints_the_newest_whole_one_and_the_best_stay(runs: Path):
@@ -152,7 +156,7 @@ def test_a_run_that_was_resumed_meanwhile_stays(runs: Path):
     chosen, _ = old_runs(list_runs(runs), before=time(), keep=0, now=time())
     (deletion,), _ = whole_runs(chosen, are_named=False)
     write_state(run.state, replace(run.read_state(), state=State.PENDING))
-    with pytest.raises(UsageError, match="run is PENDING by now; nothing of it was deleted"):
+    with pytest.raises(UsageError, match="run is alive by now; nothing of it was deleted"):
         delete(deletion)
 
 

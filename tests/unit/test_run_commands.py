@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.app import app
 from orchestrator.engine.planning import write_recipe
-from orchestrator.errors import CheckpointError, NotFoundError, StorageError, UsageError
+from orchestrator.errors import CheckpointError, ClusterError, NotFoundError, StorageError, UsageError
 from orchestrator.recipe.load import load_recipe
 from orchestrator.run.checkpoints import MANIFEST, checkpoint_path, write_checkpoint
 from orchestrator.run.directory import RunDirectory
@@ -106,6 +106,18 @@ def test_a_run_that_nobody_drives_can_be_given_up_but_not_stopped(runs: Path):
     _dnctl("stop", "first", "--now")
     record = run.read_state()
     assert (record.state, record.exit_code) == (State.STOPPED, 6)
+
+
+def test_a_run_of_a_cluster_that_is_not_reached_is_not_called_stopped(runs: Path):
+    run = _create(runs, "first", State.RUNNING)
+    keeper = LeaseKeeper(run.lease, holder=run.newest_attempt()[1], newest_attempt=run.newest_attempt)
+    try:
+        with pytest.raises(ClusterError, match="whose cluster isn't reached from here"):
+            _dnctl("stop", "first", "--now")
+    finally:
+        keeper.close()
+    assert run.read_state().state is State.RUNNING
+    assert not run.stop_request.exists()
 
 
 def test_a_finished_run_is_not_stopped_again(runs: Path):
