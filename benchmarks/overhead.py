@@ -3,7 +3,7 @@
     python benchmarks/overhead.py [--json] [--repeats 3] [--model densenet121] [--image-size 224] …
 
 - `images_per_s/torchrun`: the rate of long steps, from the first logged step to the last one of an epoch, against the
-  loop under torchrun. The goal is 0.99.
+  loop under torchrun. The goal is 0.99. Both train reference blocks; `--block auto` lets dnctl take its faster ones.
 - `first_step_cold/…`: from typing the command to the first optimiser step done, of a small network, where no cluster is
   up: dnctl and the Ray Train script start one, torchrun needs none.
 - `first_step_warm/…`: the same where dnctl's cluster of this machine is up. The Ray Train script uses that one, too.
@@ -141,6 +141,7 @@ def bench(arguments: argparse.Namespace, *, model: str, image_size: int, num_ima
             "data.num_threads": 1,
             "data.train.image_size": image_size,
             "model.name": model,
+            "model.block": arguments.block,
             "train.epochs": 1,
             "train.global_batch_size": arguments.batch,
             "train.batch_norm_groups": arguments.workers,
@@ -246,6 +247,12 @@ def main() -> None:
     parser.add_argument("--only", choices=("steps", "starts"), help="answer one of the two questions")
     parser.add_argument("--repeats", type=int, default=3, help="interleaved rounds")
     parser.add_argument("--model", default="densenet121", help="the network whose steps are measured")
+    parser.add_argument(
+        "--block",
+        choices=("reference", "auto"),
+        default="reference",
+        help="of dnctl's network; torchrun's is reference",
+    )
     parser.add_argument("--image-size", type=int, default=224, help="pixels a side that it sees")
     parser.add_argument("--batch", type=int, default=16, help="images of a step, on all workers together")
     parser.add_argument("--steps", type=int, default=20, help="steps of a run, a multiple of --log-every")

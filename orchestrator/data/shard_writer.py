@@ -118,6 +118,7 @@ def write_shard_set(
     slips |= writer.write_all(missing, num_threads)
     indexes = []
     if not writer.faults:
+        _remove_others(out, layouts)
         for split, layout in zip(splits, layouts, strict=True):
             _write_index(out, split, layout, [slips[name] for name in layout.names])
         indexes = [open_manifest(out / index_name(split.name), root=out.absolute()) for split in splits]
@@ -129,6 +130,15 @@ def write_shard_set(
         num_shards_written=len(missing),
         num_bytes=sum(task.size for task in tasks),
     )
+
+
+def _remove_others(out: Path, layouts: Sequence[Layout]) -> None:
+    """Delete what an interrupted writing with shards of another size has left: readers by name would take it, too."""
+    for layout in layouts:
+        prefix = layout.names[0].rpartition("-")[0]
+        for path in out.glob(f"{prefix}-*.tar"):
+            if path.name not in layout.names:
+                path.unlink()
 
 
 def complete_shard_set(out: Path, names: Sequence[str]) -> list[Manifest] | None:

@@ -63,7 +63,8 @@ def estimate_time(
     busiest = max(placement.images_per_rank)
     step_s = busiest / worker_rate
     training_s = numerics.num_train_images / numerics.global_batch_size * step_s
-    evaluation_s = numerics.num_val_images / (placement.world_size * worker_rate * EVALUATION_SPEEDUP)
+    num_views = numerics.num_val_images * numerics.eval_transform.crops
+    evaluation_s = num_views / (placement.world_size * worker_rate * EVALUATION_SPEEDUP)
     total_s = training_s * numerics.epochs + evaluation_s * len(execution.evaluation_steps)
     return TimeEstimate(
         basis=f"{rate.images_per_s:.4g} images/s: {basis}; start-up, communication and loading not counted",
@@ -90,7 +91,7 @@ def estimate_memory(numerics: Numerics, execution: Execution, placement: Placeme
     side = numerics.train_transform.image_size
     cost = footprint(architecture, num_classes=numerics.num_classes, image_size=side)
     bytes_per_parameter = 3 * _FP32_BYTES + (0 if numerics.precision == "fp32" else _CAST_BYTES)
-    images = largest_micro_batch(numerics, execution, placement)
+    images = math.ceil(largest_micro_batch(numerics, execution, placement) * _batches_held(numerics, execution))
     linear = execution.memory_efficient or numerics.model.block == "fused"  # both keep the same
     activations = cost.activation_bytes_per_image(numerics.precision, memory_efficient=linear)
     image_values = 3 * side**2
@@ -101,6 +102,12 @@ def estimate_memory(numerics: Numerics, execution: Execution, placement: Placeme
         activations_bytes=images * activations,
         images_bytes=images * image_values * (execution.prefetch + 1 + _FP32_BYTES),
     )
+
+
+def _batches_held(numerics: Numerics, execution: Execution) -> float:
+    """Recorded steps keep their memory, and an epoch's short last batch, which isn't replayed, takes its own."""
+    is_short = numerics.last_batch_size != numerics.global_batch_size
+    return 1 + numerics.last_batch_size / numerics.global_batch_size if execution.cuda_graphs and is_short else 1
 
 
 def one_pass_fits(numerics: Numerics, execution: Execution, placement: Placement, cluster: ClusterShape) -> bool:

@@ -236,9 +236,18 @@ class _Simulation:
         self._take_back_nodes(going)
         speed = self._speeds[self._num_up[going]]
         waiting, running = going[speed == 0], going[speed > 0]
-        self._pass_time(waiting, self._next_back_at(waiting) - self.now[waiting])
+        self._wait_for_nodes(waiting)
         self._run_until_next_event(running, speed[speed > 0])
         return True
+
+    def _wait_for_nodes(self, which: NDArray[np.int64]) -> None:
+        """Until the next one is back, or one of those that are there fails meanwhile."""
+        back_in_s = self._next_back_at(which) - self.now[which]
+        num_up = self._num_up[which]
+        mtbf_s = np.where(num_up > 0, self._nodes.mtbf_s / np.maximum(num_up, 1), np.inf)
+        fails_in_s = self._random.exponential(mtbf_s)
+        self._pass_time(which, np.minimum(back_in_s, fails_in_s))
+        self._lose_a_node(which[fails_in_s < back_in_s])
 
     def _next_back_at(self, which: NDArray[np.int64]) -> Floats:
         next_back_at: Floats = self._back_at[which].min(axis=1)

@@ -86,8 +86,11 @@ def _workers(recipe: Recipe, cluster: ClusterShape) -> int:
     wanted = recipe.cluster.workers
     if isinstance(wanted, int):
         return wanted
-    cpus = recipe.cluster.cpus_per_worker
-    devices = cluster.num_gpus if _gpus(recipe, cluster) else cluster.num_cpus // (1 if cpus == "auto" else cpus or 1)
+    cpus, gpus = recipe.cluster.cpus_per_worker, _gpus(recipe, cluster)
+    if cpus == "auto" or not (cpus or gpus):
+        devices = cluster.num_gpus if gpus else cluster.num_cpus
+    else:
+        devices = cluster.room_for(cpus=cpus, gpus=gpus)
     if isinstance(wanted, Workers):
         return max(wanted.min, min(devices, _useful(wanted.max, recipe)))
     return max(1, min(devices, recipe.train.batch_norm_groups))

@@ -206,12 +206,12 @@ class Execution:
     """Without a step for so long a worker counts as hung."""
     guard_max_tries: int
     """Bad steps of one epoch that are put up with."""
-    max_hours: float | None = None
+    max_hours: float | None
     """Of all attempts together, with workers; likewise the next."""
-    max_money: float | None = None
-    price_per_worker_hour: float | None = None
-    cuda_graphs: bool = False
-    """Whether steps are recorded and replayed; plans made before this could be chosen don't say."""
+    max_money: float | None
+    price_per_worker_hour: float | None
+    cuda_graphs: bool
+    """Whether steps are recorded and replayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

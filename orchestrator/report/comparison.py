@@ -10,7 +10,7 @@ from orchestrator.report.network import Cost, cost_of
 from orchestrator.report.setting import (
     SettingOrImagenet,
     imagenet_row,
-    papers_numerics,
+    papers_settings,
     setting_of,
     small_images_row,
 )
@@ -93,11 +93,20 @@ def _deviations(group: Group, numerics: Numerics | None, setting: SettingOrImage
             "There is no row to compare with, and its error says nothing beside the paper's."
         )
     else:
-        paper = papers_numerics(numerics, setting)
+        paper = papers_settings(numerics, setting)
         if paper is None:
             yield "What the paper's settings for this network would be isn't known here, so they aren't compared."
         else:
-            yield from deviations(numerics, paper)
+            if not paper.is_of_this_network:
+                yield (
+                    f"The paper's tables have no {numerics.model.name} in this setting: what is around the network is "
+                    f"compared with the recipe {paper.recipe}."
+                )
+            yield from deviations(numerics, paper.plan.numerics, with_network=paper.is_of_this_network)
+            if plan is not None and numerics.num_test_images:
+                ours, theirs = plan.execution.test_weights, paper.plan.execution.test_weights
+                if ours != theirs:
+                    yield f"The test set was shown to the {ours} weights instead of the {theirs} ones."
     for deviation in plan.deviations if plan is not None else ():
         yield recorded(deviation, numerics.steps_per_epoch)
     left_out = max(run.num_steps_left_out for run in group.runs)

@@ -6,6 +6,7 @@ that there is no fourth kind.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from orchestrator.plan.plan import Deviation, Numerics, TrainTransformPlan
@@ -144,29 +145,22 @@ def _say_clip(run: float | None, paper: float | None) -> str:
     )
 
 
+def _instead(field: str, sentence: str) -> Rule:
+    """A field that is compared as it is; the sentence has places for {run} and {paper}."""
+    return Rule(fields=(field,), value=attrgetter(field), say=lambda run, paper: sentence.format(run=run, paper=paper))
+
+
 RULES: Final = (
     Rule(fields=("epochs",), value=lambda n: n.epochs, say=_say_epochs),
-    Rule(
-        fields=("global_batch_size",),
-        value=lambda n: n.global_batch_size,
-        say=lambda run, paper: f"Batches are of {run:,} images instead of {paper:,}.",
-    ),
+    _instead("global_batch_size", "Batches are of {run:,} images instead of {paper:,}."),
     Rule(
         fields=("batch_norm_groups",),
         value=_group_size,
         say=lambda run, paper: f"Batch-norm statistics are of {run:g} images instead of {paper:g}.",
     ),
-    Rule(
-        fields=("optimizer.lr",),
-        value=lambda n: n.optimizer.lr,
-        say=lambda run, paper: f"The learning rate begins at {run:g} instead of {paper:g}.",
-    ),
+    _instead("optimizer.lr", "The learning rate begins at {run:g} instead of {paper:g}."),
     Rule(fields=("milestones_steps",), value=_milestones, say=_say_milestones),
-    Rule(
-        fields=("gamma",),
-        value=lambda n: n.gamma,
-        say=lambda run, paper: f"The learning rate falls to {run:g} of what it was each time instead of {paper:g}.",
-    ),
+    _instead("gamma", "The learning rate falls to {run:g} of what it was each time instead of {paper:g}."),
     Rule(
         fields=("warmup_steps",),
         value=_warmup,
@@ -176,21 +170,13 @@ RULES: Final = (
             else f"The learning rate doesn't warm up over the first {paper} of the run."
         ),
     ),
-    Rule(
-        fields=("optimizer.momentum",),
-        value=lambda n: n.optimizer.momentum,
-        say=lambda run, paper: f"Momentum is {run:g} instead of {paper:g}.",
-    ),
+    _instead("optimizer.momentum", "Momentum is {run:g} instead of {paper:g}."),
     Rule(
         fields=("optimizer.nesterov",),
         value=lambda n: n.optimizer.nesterov,
         say=lambda run, paper: f"Momentum is {_momentum(run)} instead of {_momentum(paper)}.",
     ),
-    Rule(
-        fields=("optimizer.weight_decay",),
-        value=lambda n: n.optimizer.weight_decay,
-        say=lambda run, paper: f"Weight decay is {run:g} instead of {paper:g}.",
-    ),
+    _instead("optimizer.weight_decay", "Weight decay is {run:g} instead of {paper:g}."),
     Rule(
         fields=("train_transform",),
         value=lambda n: _augmentation(n.train_transform),
@@ -206,22 +192,10 @@ RULES: Final = (
         value=_evaluation,
         say=lambda run, paper: f"It is evaluated on {run} instead of {paper}.",
     ),
-    Rule(
-        fields=("num_held_out_images",),
-        value=lambda n: n.num_held_out_images,
-        say=lambda run, paper: f"{run:,} training images are held out instead of {paper:,}, and not trained on.",
-    ),
+    _instead("num_held_out_images", "{run:,} training images are held out instead of {paper:,}, and not trained on."),
     Rule(fields=("model.name", "model.architecture", "model.options"), value=_network, say=_say_network),
-    Rule(
-        fields=("model.drop_rate",),
-        value=lambda n: n.model.drop_rate,
-        say=lambda run, paper: f"Dropout is {run:g} instead of {paper:g}.",
-    ),
-    Rule(
-        fields=("model.stochastic_depth",),
-        value=lambda n: n.model.stochastic_depth,
-        say=lambda run, paper: f"Stochastic depth is {run:g} instead of {paper:g}.",
-    ),
+    _instead("model.drop_rate", "Dropout is {run:g} instead of {paper:g}."),
+    _instead("model.stochastic_depth", "Stochastic depth is {run:g} instead of {paper:g}."),
     Rule(
         fields=("model.init",),
         value=lambda n: n.model.init,
@@ -238,11 +212,7 @@ RULES: Final = (
         say=lambda run, paper: f"Labels are smoothed by {run:g}; the paper has {paper or 'no smoothing'}.",
     ),
     Rule(fields=("clip_grad_norm",), value=lambda n: n.clip_grad_norm, say=_say_clip),
-    Rule(
-        fields=("precision",),
-        value=lambda n: n.precision,
-        say=lambda run, paper: f"Activations and gradients are computed in {run} instead of {paper}.",
-    ),
+    _instead("precision", "Activations and gradients are computed in {run} instead of {paper}."),
 )
 
 
@@ -250,9 +220,14 @@ def _whose(init: str) -> str:
     return "the authors do" if init == "authors" else f"{init} does"
 
 
-def deviations(run: Numerics, paper: Numerics) -> Iterator[str]:
-    """What a run's settings have that the paper's haven't, a sentence each; nothing if they are the paper's."""
+def deviations(run: Numerics, paper: Numerics, *, with_network: bool = True) -> Iterator[str]:
+    """What a run's settings have that the paper's haven't, a sentence each; nothing if they are the paper's.
+
+    with_network: False if `paper` is of another network, so that only what is around it can be compared.
+    """
     for rule in RULES:
+        if not with_network and rule.fields[0].startswith("model."):
+            continue
         ours, theirs = rule.value(run), rule.value(paper)
         if ours != theirs:
             yield rule.say(ours, theirs)

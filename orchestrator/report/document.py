@@ -51,12 +51,12 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def _run_json(run: RunHistory) -> dict[str, Any]:
-    final, ledger, steps = run.final, run.status.ledger, run.steps_per_epoch
+    final, ledger = run.final, run.status.ledger
     return {
         "run": run.name,
         "state": str(run.status.state),
         "seed": run.plan.numerics.seed if run.plan is not None else None,
-        "epochs_done": final.step / steps if final is not None and steps is not None else None,
+        "epochs_done": run.epochs_done if final is not None else None,
         "top1_error": 100 - final.top1 if final is not None else None,
         "top5_error": 100 - final.top5 if final is not None else None,
         "evaluations": [_kept_json(each) for each in run.asked_for],

@@ -1,6 +1,5 @@
 """Runs that repeat one another, alike but for their seeds: shown as one, with mean and spread."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -59,7 +58,7 @@ class Group:
     @property
     def epochs_done(self) -> float:
         """The fewest of its counted runs."""
-        done = [run.final.step / (run.steps_per_epoch or math.inf) for run in self.counted if run.final is not None]
+        done = [run.epochs_done for run in self.counted]
         return min(done, default=0.0)
 
 
@@ -75,8 +74,9 @@ def _key(run: RunHistory) -> object:
     if run.plan is None:
         return run.name
     seedless: Any = replace(run.plan.numerics, seed=0)
+    test_weights = run.plan.execution.test_weights
     changes = tuple((deviation.step, deviation.changes) for deviation in run.plan.deviations)
-    return repr(asdict(seedless)), changes
+    return repr(asdict(seedless)), test_weights, changes
 
 
 def _label(runs: Sequence[RunHistory]) -> str:

@@ -84,6 +84,16 @@ class RunHistory:
             return self.plan.numerics.steps_per_epoch
         return self.status.progress.steps_per_epoch if self.status.progress is not None else None
 
+    @property
+    def epochs_done(self) -> float:
+        """Epochs that it had trained for when its final figure was taken, of whichever weights that is."""
+        steps = self.steps_per_epoch
+        if self.final is None or steps is None:
+            return 0.0
+        if self.test is not None and self.plan is not None:
+            return self.plan.numerics.epochs
+        return self.final.step / steps
+
     def errors_with(self, crops: int) -> KeptEvaluation | None:
         """What `dnctl eval` came to with so many crops on the checkpoint that counts; None if nobody asked."""
         final = self.final

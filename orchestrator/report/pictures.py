@@ -18,6 +18,7 @@ from orchestrator.report.setting import SettingOrImagenet, setting_name
 from orchestrator.report.tradeoff import Point, papers_lines
 from orchestrator.run.checkpoints import newest_whole
 from orchestrator.run.contents import MODEL
+from orchestrator.run.family import Spread
 
 
 def curves(report: Report) -> Sequence[Picture]:
@@ -39,9 +40,9 @@ def tradeoffs(report: Report) -> Sequence[Picture]:
     pictures: list[Picture] = []
     for setting, members in by_setting.items():
         points = [
-            Point(name=each.group.label, cost=each.cost, error=each.group.top1_error.mean)
+            Point(name=each.group.label, cost=each.cost, error=error.mean)
             for each in members
-            if each.cost is not None and each.group.top1_error is not None
+            if each.cost is not None and (error := _error_to_draw(each)) is not None
         ]
         if setting is not None:
             name = setting_name(setting)
@@ -50,6 +51,14 @@ def tradeoffs(report: Report) -> Sequence[Picture]:
         elif len({point.cost.num_parameters for point in points}) > 1:
             pictures += tradeoff_pictures("These runs", (), points, error="top-1 error, %", name="runs")
     return pictures
+
+
+def _error_to_draw(compared: Compared) -> Spread | None:
+    """On ImageNet that of one crop, as the paper draws it; None if nobody has evaluated with one."""
+    group, numerics = compared.group, compared.group.numerics
+    if compared.setting == "imagenet" and numerics is not None and numerics.eval_transform.crops != 1:
+        return group.errors_with(1)[0]
+    return group.top1_error
 
 
 def reuse(report: Report, *, progress: Progress) -> tuple[Sequence[Picture], Sequence[str]]:

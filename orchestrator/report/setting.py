@@ -21,7 +21,7 @@ from orchestrator.plan.paper import (
     Setting,
     SmallImagesRow,
 )
-from orchestrator.plan.plan import Numerics
+from orchestrator.plan.plan import Numerics, Plan
 from orchestrator.plan.resolve import DatasetFacts, resolve
 from orchestrator.recipe.library import shipped_recipes
 from orchestrator.recipe.load import load_recipe
@@ -72,7 +72,17 @@ def _is_augmented(numerics: Numerics) -> bool:
     return transform.crop != "pad" or transform.padding > 0 or transform.mirror > 0 or transform.color is not None
 
 
-def papers_numerics(numerics: Numerics, setting: SettingOrImagenet) -> Numerics | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PapersSettings:
+    """What the paper's run would have had."""
+
+    plan: Plan
+    recipe: str
+    is_of_this_network: bool
+    """If not, the recipe is another network's, and only what is around the network can be compared."""
+
+
+def papers_settings(numerics: Numerics, setting: SettingOrImagenet) -> PapersSettings | None:
     """What the paper's run of this network in this setting would have had, on the same images.
 
     None if the network can't be had in it, as after a change of the recipes.
@@ -86,18 +96,20 @@ def papers_numerics(numerics: Numerics, setting: SettingOrImagenet) -> Numerics 
     name = numerics.model.name
     shipped = {file.stem for file in shipped_recipes()}
     own = recipe_name(numerics, setting)
-    chosen = own if own in shipped else _ANY_NETWORK.get(setting, f"densenet40_12_{setting}")
+    is_own = own in shipped
+    chosen = own if is_own else _ANY_NETWORK.get(setting, f"densenet40_12_{setting}")
     overrides = [f"seed={numerics.seed}", f"model.name={name}", "cluster.workers=1", "cluster.gpus_per_worker=0"]
     try:
-        return resolve(
+        plan = resolve(
             load_recipe(chosen, overrides, environment={}),
             cluster=ClusterShape(num_cpus=1),
             dataset=facts,
             versions={},
             loader_available="pytorch",
-        ).numerics
+        )
     except DnctlError:
         return None
+    return PapersSettings(plan=plan, recipe=chosen, is_of_this_network=is_own)
 
 
 def recipe_name(numerics: Numerics, setting: SettingOrImagenet) -> str:

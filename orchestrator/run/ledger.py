@@ -21,7 +21,7 @@ class Ledger:
     """Seconds by what they went into."""
 
     queue: float = 0.0
-    """From a submission until its driver began."""
+    """From a submission until its driver began, and while a driver waited for room or for other runs."""
     start: float = 0.0
     """Starting, noticing the loss of, starting again and ending workers."""
     data: float = 0.0
@@ -53,10 +53,17 @@ class _Attempt:
     """What an attempt left for the ledger. Times are seconds since 1970."""
 
     claimed_at: float
-    """When its driver took the number, or when the wait of the driver was over."""
+    """When its driver took the number."""
     submitted_at: float | None
     """None if the driver that was there already took the number."""
+    waited_s: float = 0.0
+    """So long its driver waited then."""
     progress: Progress | None = None
+
+    @property
+    def began_at(self) -> float:
+        """When the wait of the driver was over."""
+        return self.claimed_at + self.waited_s
 
 
 def read_ledger(run: RunDirectory, record: StateRecord, state: State, *, now: float) -> Ledger:
@@ -89,8 +96,8 @@ def time_exposed_s(run: RunDirectory, *, attempt: int, now: float) -> float:
     for directory in _claimed(run):
         found = _read(directory) if directory.number <= attempt else None
         if found is not None:
-            until = now if directory.number == attempt else (found.progress and found.progress.at) or found.claimed_at
-            exposed_s += max(until - found.claimed_at, 0.0)
+            until = now if directory.number == attempt else (found.progress and found.progress.at) or found.began_at
+            exposed_s += max(until - found.began_at, 0.0)
     return exposed_s
 
 
@@ -106,27 +113,27 @@ def _read(attempt: AttemptDirectory) -> _Attempt | None:
         owner = documents.record(_Attempt, files.read_json(attempt.owner))
     except (FileNotFoundError, StorageError, ValueError):
         return None
-    began_at = _began_at(attempt) or owner.claimed_at
-    return replace(owner, claimed_at=began_at, progress=read_progress(attempt.progress))
+    waited_s = driver_waited_s(attempt, claimed_at=owner.claimed_at)
+    return replace(owner, waited_s=waited_s, progress=read_progress(attempt.progress))
 
 
-def _began_at(attempt: AttemptDirectory) -> float | None:
-    """When the wait of its driver was over, if it waited."""
+def driver_waited_s(attempt: AttemptDirectory, *, claimed_at: float) -> float:
+    """How long an attempt's driver waited for room or for other runs after it took the number."""
     try:
-        began_at = files.read_json(attempt.began)["began_at"]
-        return float(began_at)
+        return max(float(files.read_json(attempt.began)["began_at"]) - claimed_at, 0.0)
     except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError):
-        return None
+        return 0.0
 
 
 def _until_claimed(ledger: Ledger, attempt: _Attempt, cursor: float) -> float:
     if attempt.submitted_at is None:
         ledger.start += max(attempt.claimed_at - cursor, 0.0)
+        ledger.queue += max(attempt.began_at - max(attempt.claimed_at, cursor), 0.0)
     else:
         submitted_at = max(attempt.submitted_at, cursor)
         ledger.idle += submitted_at - cursor
-        ledger.queue += max(attempt.claimed_at - submitted_at, 0.0)
-    return max(attempt.claimed_at, cursor)
+        ledger.queue += max(attempt.began_at - submitted_at, 0.0)
+    return max(attempt.began_at, cursor)
 
 
 def _while_training(ledger: Ledger, attempt: _Attempt, following: _Attempt | None, cursor: float) -> float:

@@ -11,6 +11,7 @@ from orchestrator.plan.placement import at_world_size
 from orchestrator.plan.plan import Numerics, Plan
 from orchestrator.run import documents, files
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
+from orchestrator.run.ledger import driver_waited_s
 from orchestrator.run.progress import Progress, read_progress
 from orchestrator.run.segments import read_segments
 
@@ -30,6 +31,10 @@ class _Attempt:
     directory: AttemptDirectory
     owner: _Owner
     progress: Progress
+
+    @property
+    def waited_s(self) -> float:
+        return driver_waited_s(self.directory, claimed_at=self.owner.claimed_at)
 
     @property
     def num_steps(self) -> int:
@@ -106,15 +111,15 @@ def _latest(figures: Sequence[float | None]) -> float | None:
 
 
 def _start_s(first: _Attempt) -> float | None:
-    """From its submission to its first step; None of an attempt that nobody asked for."""
+    """From its submission to its first step, waiting for room apart; None of an attempt that nobody asked for."""
     submitted_at = first.owner.submitted_at
-    return None if submitted_at is None else max(first.began_at - submitted_at, 0.0)
+    return None if submitted_at is None else max(first.began_at - submitted_at - first.waited_s, 0.0)
 
 
 def _restart_s(attempts: Sequence[_Attempt]) -> float | None:
-    """From the last sign of workers that were lost to the first step of those after them."""
+    """From the last sign of workers that were lost to the first step of those after them, waiting for room apart."""
     gaps = [
-        max(following.began_at - before.progress.at, 0.0)
+        max(following.began_at - before.progress.at - following.waited_s, 0.0)
         for before, following in pairwise(attempts)
         if following.owner.submitted_at is None and before.progress.at is not None
     ]

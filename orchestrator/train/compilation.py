@@ -8,17 +8,15 @@ from typing import Any, Final
 
 import torch
 
-CACHES: Final = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
-"""What says where each compiler keeps its results, and the folder's name."""
+CACHE_VARIABLE: Final = "TRITON_CACHE_DIR"
 
 
 def keep_compiled(folder: Path) -> None:
-    """Let compilers keep their results in this folder, unless the environment says where already.
+    """Let Triton keep its results in this folder, unless the environment says where already.
 
     In the run directory workers on other nodes find it, too: who takes over after a preemption compiles nothing.
     """
-    for variable, name in CACHES.items():
-        os.environ.setdefault(variable, str(folder / name))
+    os.environ.setdefault(CACHE_VARIABLE, str(folder / "triton"))
 
 
 class CompileClock:

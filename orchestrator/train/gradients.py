@@ -49,6 +49,9 @@ class SummedGradients:
             self._ddp.register_comm_hook(None, lambda _, bucket: self._sum_over_ranks(bucket))
             self.module = self._ddp
 
+    def begin(self) -> None:
+        """Nothing: the step before has left nothing."""
+
     @contextmanager
     def accumulating(self) -> Iterator[None]:
         """Forward and backward of a group that is not this rank's last."""
@@ -129,6 +132,12 @@ class GatheredGradients:
         if world.size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.detach(), src=0)
+
+    def begin(self) -> None:
+        """Forget what a recording that failed halfway has left."""
+        self._is_first_group = True
+        for parameter in self._parameters:
+            parameter.grad = None
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:

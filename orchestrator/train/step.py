@@ -182,6 +182,7 @@ class TrainingStep:
     def _compute(self, inputs: list[GroupInputs], num_images: int) -> None:
         """This rank's gradients, statistics and totals."""
         self._totals.zero_()
+        self._gradients.begin()
         with self._statistics.step():
             self._forward_and_backward(inputs, num_images)
 
@@ -270,7 +271,7 @@ class TrainingStep:
         self._model.eval()
         logits = self._gradients.module(self._normalize(one_image))
         self._model.train()
-        (logits.sum() * 0.0).backward()
+        self._scaler.scale(logits.sum() * 0.0).backward()
 
     def _grad_norm(self) -> Tensor:
         """The norm of the step's gradient, over all parameters; a scalar on the device."""

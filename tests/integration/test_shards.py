@@ -153,6 +153,16 @@ def test_shards_are_not_written_twice_nor_over_others(folder, tmp_path):
         write_shards(other, tmp_path / "out")
 
 
+def test_what_an_interrupted_writing_with_smaller_shards_has_left_is_no_part_of_the_set(folder, shards, tmp_path):
+    out = tmp_path / "out"
+    write_shards(folder, out, shard_bytes=SHARD_BYTES)
+    for index in out.glob("*.arrow"):
+        index.unlink()  # as if the last shard hadn't been written
+    write_shards(folder, out, shard_bytes=10**6)
+    assert len(list(out.glob("*.tar"))) == 2
+    assert index_dataset(out).fingerprint == folder.fingerprint
+
+
 def test_a_disk_that_is_too_small_is_noticed_first(folder, tmp_path, monkeypatch):
     status = os.statvfs(tmp_path)
     monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([*status[:3], 20, 2, *status[5:]]))

@@ -248,6 +248,19 @@ def test_activate_there_and_back(device, dtype, pool):
     assert_as_exact_as_plain(small_kernels(), case(GRID, dtype, device), dtype, operation)
 
 
+@pytest.mark.parametrize("pool", [False, True])
+def test_what_is_no_number_stays_so(device, kernels, pool):
+    inputs = case(GRID, torch.float32, device).to(torch.float32)
+    inputs.maps[0, 1] = torch.nan
+    results = []
+    for implementation in (kernels, PlainKernels()):
+        out, _ = written(inputs, (GRID.pooled() if pool else GRID).num_rows, inputs.maps.shape[1])
+        implementation.activate(inputs.maps, inputs.norm(), out, GRID, pool=pool)
+        results.append(out.isnan())
+    assert results[0][0, 1]
+    assert torch.equal(*results)
+
+
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("name", ["pointwise", "convolve"])
 def test_no_images_change_nothing(device, kernels, name, add):

@@ -71,6 +71,14 @@ def test_waiting_for_nodes_takes_time_and_going_on_with_fewer_takes_less():
     assert (waits.node_s <= 2 * waits.wall_s).all()
 
 
+def test_nodes_fail_while_the_run_waits_for_others():
+    many = Nodes(count=64, mtbf_s=86_400, notice_s=0, replacement_s=1800, speeds=(*[0.0] * 64, 1.0))
+    costs = replace(COSTS, hold_s=0.01, restart_s=0.01)
+    found = simulate(costs, many, interval_s=20, num_histories=100)
+    all_are_up = (86_400 / (86_400 + 1800)) ** 64
+    assert found.wall_s.mean() == pytest.approx(costs.work_s / all_are_up, rel=0.05)
+
+
 def test_a_run_that_never_ends_is_said_to_take_no_end_of_time():
     hopeless = forecast(replace(COSTS, restart_s=1000), replace(NODE, mtbf_s=50), interval_s=1000)
     assert math.isinf(hopeless.wall_s.p10)

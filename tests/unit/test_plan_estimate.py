@@ -72,7 +72,8 @@ def test_a_measured_rate_takes_the_place_of_what_is_unknown():
 
 
 def test_memory_is_that_of_the_largest_micro_batch():
-    by_groups, by_images = (plan(f"train.batch_norm_groups={n}").estimate.memory for n in (4, 256))
+    unrecorded = "train.cuda_graphs=off"
+    by_groups, by_images = (plan(unrecorded, f"train.batch_norm_groups={n}").estimate.memory for n in (4, 256))
     assert by_groups is not None
     assert by_images is not None
     assert by_groups.activations_bytes == 64 * by_images.activations_bytes
@@ -80,14 +81,21 @@ def test_memory_is_that_of_the_largest_micro_batch():
 
 
 def test_splitting_a_group_and_recomputation_save_memory():
-    whole = plan().estimate.memory
+    whole = plan("train.cuda_graphs=off").estimate.memory
     split = plan("cluster.workers=8", "cluster.split_groups=true").estimate.memory
-    recomputed = plan("model.memory_efficient=true").estimate.memory
+    recomputed = plan("train.cuda_graphs=off", "model.memory_efficient=true").estimate.memory
     assert whole is not None
     assert split is not None
     assert recomputed is not None
     assert split.activations_bytes * 2 == whole.activations_bytes
     assert recomputed.activations_bytes < whole.activations_bytes
+
+
+def test_recorded_steps_leave_room_for_the_short_last_batch():
+    recorded, plain = plan().estimate.memory, plan("train.cuda_graphs=off").estimate.memory
+    assert recorded is not None
+    assert plain is not None
+    assert recorded.activations_bytes * 64 == plain.activations_bytes * (64 + 36), "64 and, of 143, 36 images"
 
 
 def test_memory_that_a_gpu_does_not_have_is_said_with_what_to_do():

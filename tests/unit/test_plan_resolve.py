@@ -184,6 +184,13 @@ def test_workers_get_no_more_cores_than_their_nodes_have():
     assert plan("cluster.workers=4", cluster=two_cpu_nodes).placement.cpus_per_worker == 2
 
 
+def test_auto_takes_as_many_workers_as_nodes_have_room_for():
+    two_small_nodes = ClusterShape(num_cpus=6, nodes=2, each=(NodeShape(num_cpus=3), NodeShape(num_cpus=3)))
+    elastic = "cluster.workers={min: 1, max: 4}"
+    assert plan(elastic, "cluster.cpus_per_worker=2", cluster=two_small_nodes).placement.world_size == 2
+    assert plan("cluster.workers=auto", "cluster.cpus_per_worker=2", cluster=two_small_nodes).placement.world_size == 2
+
+
 def test_workers_for_whom_no_node_has_room_are_refused_at_once():
     with pytest.raises(PlanError) as caught:
         plan("cluster.workers=4", "cluster.cpus_per_worker=12", cluster=LARGE_HEAD_SMALL_GPU_NODES)

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.plan.plan import Deviation, ModelPlan, Numerics, OptimizerPlan
 from orchestrator.report.deviations import FOLLOWS, NO_MATTER, RULES, deviations, recorded
-from orchestrator.report.setting import papers_numerics, setting_of, small_images_row
+from orchestrator.report.setting import papers_settings, setting_of, small_images_row
 from tests.report_runs import make_plan
 
 ON_C10PLUS = "densenet40_12_c10plus"
@@ -16,9 +16,16 @@ def _deviations(recipe: str, *overrides: str) -> list[str]:
     numerics = make_plan(recipe, *overrides).numerics
     setting = setting_of(numerics)
     assert setting is not None
-    paper = papers_numerics(numerics, setting)
+    paper = papers_settings(numerics, setting)
     assert paper is not None
-    return list(deviations(numerics, paper))
+    return list(deviations(numerics, paper.plan.numerics, with_network=paper.is_of_this_network))
+
+
+@pytest.mark.parametrize("recipe", ["cifarresnet110_sd_c10plus", "resnet50"])
+def test_of_a_network_that_the_paper_has_not_only_what_is_around_it_is_compared(recipe: str):
+    other = "model.stochastic_depth=0" if recipe.startswith("cifar") else "model.name=timm:efficientnet_b0"
+    assert _deviations(recipe, other) == []
+    assert _deviations(recipe, other, "train.epochs=10")[0].startswith("It is planned for 10 epochs instead of")
 
 
 def test_every_field_of_the_numerics_is_said_follows_or_does_not_matter():

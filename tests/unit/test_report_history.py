@@ -158,6 +158,25 @@ def test_imagenet_is_compared_with_the_column_of_its_crops(tmp_path: Path, crops
     assert (paper.top1, paper.top5, paper.source) == (top1, top5, "Table 3")
 
 
+def test_a_network_that_the_paper_has_not_and_a_test_by_other_weights_are_said(tmp_path: Path):
+    other = make_run(tmp_path, "other", "densenet121", "train.epochs=2", "model.name=timm:efficientnet_b0")
+    (said, *_) = compare(group_runs([_history(other)])[0]).deviations
+    assert said.startswith("The paper's tables have no timm:efficientnet_b0 in this setting")
+    svhn = make_run(tmp_path, "svhn", "densenet100_12_svhn", "train.epochs=4", "eval.test=last", test_error=1.8)
+    compared = compare(group_runs([_history(svhn)])[0])
+    assert "The test set was shown to the last weights instead of the best ones." in compared.deviations
+
+
+def test_a_test_by_earlier_weights_is_of_a_run_that_is_trained_to_its_end(tmp_path: Path):
+    run = make_run(tmp_path, "svhn", "densenet100_12_svhn", "train.epochs=4", test_error=1.8)
+    (events,) = run.attempt(1).path.glob("events-*.jsonl")
+    rows = [json.loads(line) for line in events.read_text().splitlines()]
+    rows[-1]["step"] //= 2
+    events.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (group,) = group_runs([_history(run)])
+    assert (group.epochs_done, group.is_finished) == (4, True)
+
+
 def test_ten_crops_count_beside_the_own_evaluation_if_they_are_of_the_same_checkpoint(tmp_path: Path):
     run = make_run(tmp_path, "im", "densenet121", "train.epochs=2", final_error=26.0)
     final = _history(run).final

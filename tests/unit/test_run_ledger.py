@@ -81,6 +81,14 @@ def test_a_run_that_waits_is_queueing(run: RunDirectory):
     assert ledger_of(run, state=State.PENDING, until=1030.0, is_finished=False).queue == 30.0
 
 
+def test_workers_that_wait_for_room_after_a_loss_are_queueing(run: RunDirectory):
+    attempt(run, submitted_at=1000.0, claimed_at=1000.0, step=40, at=1050.0)
+    attempt(run, submitted_at=None, claimed_at=1060.0, step=80, first_step=40, at=2130.0)
+    files.write_json(run.attempt(2).began, {"began_at": 2060.0})
+    found = ledger_of(run, state=State.SUCCEEDED, until=2130.0)
+    assert (found.queue, found.start, found.wall_s) == (1000.0, 10.0 + 20.0, 1130.0)
+
+
 def test_damaged_files_do_not_stop_the_account(run: RunDirectory):
     attempt(run, submitted_at=1000.0, claimed_at=1000.0, step=40, at=1050.0)
     run.attempt(1).owner.write_text("{")

@@ -74,6 +74,23 @@ def batch_of(numerics: Numerics, step: int, share: int) -> Batch:
     )
 
 
+def test_a_rank_without_a_group_does_its_part_in_fp16():
+    plan = plan_of("train.precision=fp16")
+    model = build_network(plan, CPU)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    step = TrainingStep(
+        model,
+        build_optimizer(model, plan.numerics.optimizer),
+        torch.amp.GradScaler("cpu"),
+        numerics=plan.numerics,
+        group_shares=[()],
+        world=World.single(),
+        normalize=Normalize(mean=plan.numerics.mean, std=plan.numerics.std, device=CPU, channels_last=False),
+    )
+    assert step.run(lambda: None, step=0, learning_rate=0.0).num_images == 8
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
 def train(
     plan: Plan, capture=None, *, spoil: int | None = None, world: World | None = None
 ) -> tuple[TrainingStep, list, dict[str, torch.Tensor]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -66,8 +67,9 @@ class NormMoments:
         counts = [count for count in grid.num_values if count]
         if not counts:
             return
-        share = _weights([float(count > 0) for count in grid.num_values], self._moments.mean) / len(counts)
-        unbiased = _weights([count / max(1, count - 1) for count in grid.num_values], self._moments.var)
+        where = self._moments.mean.dtype, self._moments.mean.device
+        share = _weights(tuple(float(count > 0) for count in grid.num_values), *where) / len(counts)
+        unbiased = _weights(tuple(count / max(1, count - 1) for count in grid.num_values), *where)
         mean = (self._moments.mean * share).sum(0)
         var = (self._moments.var * (unbiased * share)).sum(0)
         self._lerp("running_mean", mean, norms)
@@ -84,6 +86,7 @@ def _momentum(norm: nn.BatchNorm2d) -> float:
     return norm.momentum if norm.momentum is not None else 1 / float(norm.get_buffer("num_batches_tracked"))
 
 
-def _weights(numbers: Sequence[float], like: Tensor) -> Tensor:
-    """[groups, 1]"""
-    return torch.tensor(numbers, dtype=like.dtype, device=like.device)[:, None]
+@lru_cache(maxsize=1024)
+def _weights(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[groups, 1]; made once, since a step that is recorded as a graph must copy nothing from the host."""
+    return torch.tensor(numbers, dtype=dtype, device=device)[:, None]

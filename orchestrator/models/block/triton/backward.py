@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from orchestrator.kernels.arithmetic import multiply_add, rounded
-from orchestrator.models.block.triton.norm import load_norm
+from orchestrator.models.block.triton.norm import load_norm, relu
 
 
 @triton.jit
@@ -158,7 +158,7 @@ def backward_kernel(
             )  # fmt: skip
             if DATA:
                 grad_activated = multiply_add(gathered, factors, grad_activated, PRECISION)
-            activated = rounded(tl.maximum(normalised, 0.0), dtype)
+            activated = rounded(relu(normalised), dtype)
             weight_grad = multiply_add(tl.trans(gathered), activated, weight_grad, PRECISION)
         else:
             for column in range(0, num_columns, BLOCK_J):
@@ -170,7 +170,7 @@ def backward_kernel(
                 some_factors = _load_weight(weight, columns, inputs, num_inputs, OUTPUTS, TAPS)
                 grad_activated = multiply_add(gathered, some_factors, grad_activated, PRECISION)
         if DATA:
-            passed = tl.where(normalised > 0.0, grad_activated, 0.0)
+            passed = tl.where(normalised <= 0.0, 0.0, grad_activated)
             sum_of_grad += tl.sum(passed, 0)
             sum_with_centred += tl.sum(passed * centred, 0)
             at_into = into + rows[:, None] * into_pitch + inputs[None, :]

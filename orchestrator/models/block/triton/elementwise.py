@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from orchestrator.kernels.arithmetic import rounded
-from orchestrator.models.block.triton.norm import load_norm
+from orchestrator.models.block.triton.norm import load_norm, relu
 
 
 @triton.jit
@@ -46,11 +46,11 @@ def activate_kernel(
         for quarter in tl.static_range(4):
             sources = corner + (quarter // 2) * width + quarter % 2
             values = tl.load(maps + sources[:, None] * maps_pitch + channels[None, :], mask=inside, other=0.0)
-            total += tl.maximum((values.to(tl.float32) - means[None, :]) * scale[None, :] + shift[None, :], 0.0)
+            total += relu((values.to(tl.float32) - means[None, :]) * scale[None, :] + shift[None, :])
         result = total * 0.25
     else:
         values = tl.load(maps + rows[:, None] * maps_pitch + channels[None, :], mask=inside, other=0.0)
-        result = tl.maximum((values.to(tl.float32) - means[None, :]) * scale[None, :] + shift[None, :], 0.0)
+        result = relu((values.to(tl.float32) - means[None, :]) * scale[None, :] + shift[None, :])
     tl.store(out + rows[:, None] * out_pitch + channels[None, :], rounded(result, out.dtype.element_ty), mask=inside)
 
 
@@ -109,7 +109,7 @@ def activate_backward_kernel(
         else:
             upstream = tl.load(grad + rows[:, None] * grad_pitch + channels[None, :], mask=within, other=0.0)
             upstream = upstream.to(tl.float32)
-        passed = tl.where(centred * scale[None, :] + shift[None, :] > 0.0, upstream, 0.0)
+        passed = tl.where(centred * scale[None, :] + shift[None, :] <= 0.0, 0.0, upstream)
         sum_of_grad += tl.sum(passed, 0)
         sum_with_centred += tl.sum(passed * centred, 0)
         at_into = into + rows[:, None] * into_pitch + channels[None, :]

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from orchestrator.kernels.arithmetic import multiply_add, rounded
 from orchestrator.models.block.triton.moments import merge_tile, store_part
-from orchestrator.models.block.triton.norm import load_norm
+from orchestrator.models.block.triton.norm import load_norm, relu
 
 
 @triton.jit
@@ -81,7 +81,7 @@ def forward_kernel(
             means, _, scale, shift = load_norm(
                 mean, mean_pitch, var, var_pitch, norm_weight, norm_bias, eps, group, inputs, num_inputs
             )
-            activated = tl.maximum((values.to(tl.float32) - means[None, :]) * scale[None, :] + shift[None, :], 0.0)
+            activated = relu((values.to(tl.float32) - means[None, :]) * scale[None, :] + shift[None, :])
             if TAPS > 1:
                 activated = tl.where(seen[:, None], activated, 0.0)
             factors = tl.load(

@@ -13,3 +13,9 @@ def load_norm(mean, mean_pitch, var, var_pitch, weight, bias, eps, group, channe
     scale = inverse_std * tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
     return means, inverse_std, scale, shift
+
+
+@triton.jit
+def relu(values):
+    """Keeps NaN, so that a diverged network is noticed."""
+    return tl.maximum(values, 0.0, propagate_nan=tl.PropagateNan.ALL)
