@@ -40,9 +40,9 @@ def tradeoffs(report: Report) -> Sequence[Picture]:
     pictures: list[Picture] = []
     for setting, members in by_setting.items():
         points = [
-            Point(name=each.group.label, cost=each.cost, error=error.mean)
+            Point(name=each.group.label, cost=each.cost, error=drawn.mean)
             for each in members
-            if each.cost is not None and (error := _error_to_draw(each)) is not None
+            if each.cost is not None and (drawn := _error_to_draw(each)) is not None
         ]
         if setting is not None:
             name = setting_name(setting)
