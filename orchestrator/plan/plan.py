@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,8 +19,7 @@ from orchestrator.plan.architecture import DenseNetArchitecture
 from orchestrator.plan.groups import GroupShare
 from orchestrator.plan.residual import ResidualArchitecture
 from orchestrator.plan.schedule import LearningRateSchedule, LearningRateSegment
-
-FORMAT_VERSION: Final = 2
+from orchestrator.plan.version import FORMAT_VERSION
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Block = Literal["reference", "fused"]

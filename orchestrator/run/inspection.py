@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.errors import CheckpointError, StorageError
+from orchestrator.plan.version import FORMAT_VERSION
 from orchestrator.run import files
 from orchestrator.run.checkpoints import (
     COMMITTED,
@@ -107,7 +108,8 @@ def to_resume_from(verified: Sequence[Inspected]) -> Checkpoint | None:
 def steps_per_epoch(run_path: Path) -> int | None:
     """Of the run that lies there; None if its plan isn't there or can't be read."""
     try:
-        steps = files.read_json(RunDirectory(run_path).plan)["numerics"]["steps_per_epoch"]
+        plan = files.read_json(RunDirectory(run_path).plan, format_version=FORMAT_VERSION)
+        steps = plan["numerics"]["steps_per_epoch"]
     except (FileNotFoundError, StorageError, KeyError, TypeError):
         return None
     return steps if isinstance(steps, int) and steps > 0 else None

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.errors import StorageError
+from orchestrator.plan.version import FORMAT_VERSION
 from orchestrator.run import documents, files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import Lease, read_lease
@@ -117,7 +118,7 @@ def read_status(run: RunDirectory, *, now: float) -> RunStatus:
 def _planned(run: RunDirectory) -> dict[str, Any]:
     """What a status takes from the plan, by the names of its fields; a plan that can't be read says nothing."""
     try:
-        plan = files.read_json(run.plan)
+        plan = files.read_json(run.plan, format_version=FORMAT_VERSION)
         wanted, limits = plan["placement"]["world_size"], documents.record(Limits, plan["execution"])
         return {"world_size_wanted": wanted if isinstance(wanted, int) else None, "limits": limits}
     except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError, AttributeError):

@@ -12,6 +12,7 @@ from orchestrator.errors import NotFoundError
 from orchestrator.run.checkpoints import COMMITTED, checkpoint_path, write_checkpoint
 from orchestrator.run.contents import MODEL
 from orchestrator.run.directory import RunDirectory
+from tests import report_runs
 from tests.checkpoint_files import contents_of
 from tests.run_directories import make_run
 
@@ -52,6 +53,13 @@ def test_the_list_says_of_each_checkpoint_what_is_known_without_reading_it(run: 
     printed = dnctl("list", "first")
     assert "step-00000480.1" in printed
     assert "60.50" in printed
+
+
+def test_the_epoch_is_known_by_the_plan(tmp_path: Path):
+    made = report_runs.make_run(tmp_path / "runs", "second", "demo", epochs_done=1)
+    path = checkpoint_path(made.checkpoints, step=48, attempt=1)
+    write_checkpoint(path, contents_of(48), metrics={}, may_commit=lambda: None)
+    assert [each["epoch"] for each in dnctl("list", "second", "--json")["checkpoints"]] == [2.0]
 
 
 def test_what_is_whole_is_said_and_which_one_a_resume_takes(run: RunDirectory):

@@ -13,6 +13,7 @@ from orchestrator.run.lease import LEASE_DURATION_S, Lease
 from orchestrator.run.progress import Progress, read_progress, write_progress
 from orchestrator.run.state import State, write_state
 from orchestrator.run.status import read_status
+from tests import report_runs
 
 NOW = 5000.0
 # fmt: off
@@ -192,3 +193,9 @@ def test_a_damaged_state_is_an_error_that_names_it(run: RunDirectory):
     run.state.write_bytes(b"{")
     with pytest.raises(StorageError, match=r"state.json is damaged"):
         read_status(run, now=NOW)
+
+
+def test_workers_wanted_and_limits_are_the_plans(tmp_path: Path):
+    run = report_runs.make_run(tmp_path, "run", "demo", "limits.hours=2", epochs_done=1)
+    status = read_status(run, now=NOW)
+    assert (status.world_size_wanted, status.limits.max_hours) == (1, 2)
