@@ -1,6 +1,5 @@
 """Limits of a recipe: what counts, when the run is stopped, and what is said of it before and after."""
 
-import json
 import signal
 from pathlib import Path
 from time import monotonic, sleep, time
@@ -130,13 +129,6 @@ def test_a_plan_that_would_be_stopped_says_so_and_what_it_would_cost():
     assert time_.money == pytest.approx(time_.gpu_hours * 0.5)
     (note,) = [note for note in limited.notes if "limits" in note]
     assert note.startswith(f"The run would take about {time_.total_h:.3g} hours and is stopped at limits.hours=1")
-
-
-def test_plans_from_before_there_were_limits_can_be_read():
-    document = json.loads(plan().to_json())
-    for key in ("max_hours", "max_money", "price_per_worker_hour"):
-        del document["execution"][key]
-    assert type(plan()).from_json(json.dumps(document)) == plan()
 
 
 def _fits_in_this_process(run: RunDirectory, attempt: AttemptDirectory, holder: str, tell: Tell) -> None:
