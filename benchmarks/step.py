@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -186,13 +187,13 @@ def in_a_process(case: Case) -> dict[str, Any]:
     return measured
 
 
-def compare(arguments: argparse.Namespace, model: str, batch: int) -> Iterator[tuple[str, Any]]:
-    """("row", …) of every program, precision and layout, ("ratio", …) of every peer."""
-    first = Case(
+def first_case(arguments: argparse.Namespace, model: str, batch: int, precision: str) -> Case:
+    """Our own, without a comparison with float64."""
+    return Case(
         who=OURS,
         model=model,
         batch=batch,
-        precision="fp32",
+        precision=precision,
         image_size=arguments.image_size,
         channels_last=True,
         device=arguments.device,
@@ -200,6 +201,11 @@ def compare(arguments: argparse.Namespace, model: str, batch: int) -> Iterator[t
         steps=arguments.steps,
         exact=None,
     )
+
+
+def compare(arguments: argparse.Namespace, model: str, batch: int) -> Iterator[tuple[str, Any]]:
+    """("row", …) of every program, precision and layout, ("ratio", …) of every peer."""
+    first = first_case(arguments, model, batch, "fp32")
     with tempfile.TemporaryDirectory(prefix="step") as folder:
         exact = Path(folder) / "exact.pt"
         if not arguments.no_error:
@@ -264,6 +270,23 @@ def row(case: Case, who: str, channels_last: bool, rounds: list[dict[str, Any]])
     }
 
 
+def profile_ours(arguments: argparse.Namespace) -> None:
+    """Print what the parts of our step take, the longest first."""
+    for model_name, batch, precision in product(arguments.models, arguments.batch, arguments.precision):
+        case = first_case(arguments, model_name, batch, precision)
+        model = build(OURS, model_name).to(case.device, memory_format=torch.channels_last).train()
+        images, labels = batch_of(case)
+        images, labels = images.to(case.device, memory_format=torch.channels_last), labels.to(case.device)
+        step = step_of(case, model)
+        for _ in range(3):
+            step(images, labels)
+        with torch.profiler.profile() as profiler:
+            step(images, labels)
+            wait(case.device)
+        print(f"{model_name}, batch {batch}, {precision}")
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
+
+
 def main() -> None:
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -277,10 +300,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2, help="interleaved rounds")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
     parser.add_argument("--no-error", action="store_true", help="leave out the comparison with float64")
+    parser.add_argument("--profile", action="store_true", help="show where our step goes instead, by torch's profiler")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
         print(json.dumps(measure(Case(**json.loads(arguments.case)))))
+        return
+    if arguments.profile:
+        profile_ours(arguments)
         return
     unknown = set(arguments.peers) - {*EAGER, *COMPILED, *GRAPHS, "dnctl_reference"}
     if unknown:

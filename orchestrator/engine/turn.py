@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event
 from time import time
 
@@ -14,6 +15,7 @@ from orchestrator.run.state import State
 _log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 2.0
+UNSAID = "waits for the storage to say how the runs before it are"
 
 Tell = Callable[[State, str], None]
 """Takes a state and the reason for it, as long as the workers don't show by their progress how they are."""
@@ -36,6 +38,9 @@ class Turn:
                     return True
             except StorageError as error:  # gone for a moment: nothing was said of the others
                 _log.warning("%s", error)
+                self._refuse_to_wait(UNSAID)
+                with suppress(StorageError):
+                    tell(State.PENDING, UNSAID)
             self._taken_over.wait(LOOK_INTERVAL_S)
         return False
 
@@ -47,11 +52,14 @@ class Turn:
                 write_began(self._attempt)
                 tell(State.STARTING, "starting the workers")
             return True
+        self._refuse_to_wait(reason)
+        tell(State.PENDING, reason)
+        return False
+
+    def _refuse_to_wait(self, reason: str) -> None:
         if not self._may_wait:
             raise ClusterError(f"its place in the queue came up, but it {reason}; `dnctl resume` it after that")
         self._has_waited = True
-        tell(State.PENDING, reason)
-        return False
 
 
 def write_began(attempt: AttemptDirectory) -> None:

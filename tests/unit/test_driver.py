@@ -127,7 +127,12 @@ def test_a_run_that_waits_outlasts_a_storage_that_is_away(waiting: RunDirectory,
     sleep(0.5)
     runs.rmdir()
     away.rename(runs)
-    end(RunDirectory(runs / "first"), State.SUCCEEDED, "trained")
+    first = RunDirectory(runs / "first")
+    whole = first.state.read_bytes()
+    first.state.write_text("{")
+    until(lambda: read_status(waiting, now=time()).reason == turn.UNSAID)
+    first.state.write_bytes(whole)
+    end(first, State.SUCCEEDED, "trained")
     driver.join(30)
     assert waiting.read_state().state is State.SUCCEEDED
 
