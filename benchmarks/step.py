@@ -31,7 +31,8 @@ import torch.nn.functional as F
 from common import Ratio, document, print_document, ratio_of_costs, ratio_of_rates
 from torch import Tensor, nn
 
-OURS = "dnctl_fused"
+OURS = {"cpu": "dnctl_fused", "cuda": "dnctl_cudagraphs"}
+"""As a recipe runs it by itself."""
 EAGER = ("timm_eager", "torchvision_eager")
 COMPILED = ("timm_compile", "torchvision_compile")
 GRAPHS = ("timm_cudagraphs", "torchvision_cudagraphs")
@@ -63,7 +64,7 @@ def build(who: str, model: str) -> nn.Module:
     if source == "dnctl":
         from orchestrator.models import create_model
 
-        return create_model(model, block=how)
+        return create_model(model, block="reference" if how == "reference" else "fused")
     if source == "timm":
         import timm
 
@@ -81,10 +82,10 @@ def batch_of(case: Case) -> tuple[Tensor, Tensor]:
 
 def step_of(case: Case, model: nn.Module) -> Callable[[Tensor, Tensor], None]:
     """Forward pass, loss, backward pass."""
-    how = case.who.partition("_")[2]
+    source, _, how = case.who.partition("_")
     dtype = AUTOCAST[case.precision]
     run = model
-    if how in ("compile", "cudagraphs"):
+    if source != "dnctl" and how in ("compile", "cudagraphs"):
         run = torch.compile(model, mode="reduce-overhead" if how == "cudagraphs" else None)
     scale = 2.0**10 if case.precision == "fp16" else 1.0
 
@@ -94,7 +95,24 @@ def step_of(case: Case, model: nn.Module) -> Callable[[Tensor, Tensor], None]:
             logits = run(images)
         (F.cross_entropy(logits.float(), labels) * scale).backward()
 
-    return step
+    return recorded(step) if source == "dnctl" and how == "cudagraphs" else step
+
+
+def recorded(step: Callable[[Tensor, Tensor], None]) -> Callable[[Tensor, Tensor], None]:
+    """A step on a GPU that is replayed from the third time on, always with the images of the first."""
+    from orchestrator.train.graph import CaptureOnGpu, Recorded
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    inputs: list[Tensor] = []
+    work = Recorded("the step", lambda: step(*inputs), CaptureOnGpu(device), device=device)
+
+    def replayed(images: Tensor, labels: Tensor) -> None:
+        inputs[:] = images, labels
+        work()
+        if work.failure is not None:
+            raise RuntimeError(f"the step can't be recorded: {work.failure}")
+
+    return replayed
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -190,14 +208,14 @@ def in_a_process(case: Case) -> dict[str, Any]:
 def first_case(arguments: argparse.Namespace, model: str, batch: int, precision: str) -> Case:
     """Our own, without a comparison with float64."""
     return Case(
-        who=OURS,
+        who=OURS[arguments.device],
         model=model,
         batch=batch,
         precision=precision,
         image_size=arguments.image_size,
         channels_last=True,
         device=arguments.device,
-        warm_up_steps=2 if arguments.device == "cuda" else 0,
+        warm_up_steps=3 if arguments.device == "cuda" else 0,
         steps=arguments.steps,
         exact=None,
     )
@@ -218,7 +236,7 @@ def compare(arguments: argparse.Namespace, model: str, batch: int) -> Iterator[t
 def compare_in(arguments: argparse.Namespace, first: Case) -> Iterator[tuple[str, Any]]:
     """The same for one precision. A peer's slower layout is measured in the first round only."""
     found: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    layouts = {OURS: (True,), **dict.fromkeys(arguments.peers, (True, False))}
+    layouts = {first.who: (True,), **dict.fromkeys(arguments.peers, (True, False))}
     for repeat in range(arguments.repeats):
         for who, of_it in layouts.items():
             for channels_last in of_it:
@@ -232,9 +250,9 @@ def compare_in(arguments: argparse.Namespace, first: Case) -> Iterator[tuple[str
     for (who, channels_last), rounds in found.items():
         yield "row", row(first, who, channels_last, rounds)
     for who in arguments.peers:
-        if (OURS, True) in done and layouts[who]:
+        if (first.who, True) in done and layouts[who]:
             key = f"{first.model}/{first.precision}/{who}"
-            yield from ratios(key, first.batch, arguments, done[OURS, True], done[who, layouts[who][0]])
+            yield from ratios(key, first.batch, arguments, done[first.who, True], done[who, layouts[who][0]])
 
 
 def fastest(rounds: list[dict[str, Any]]) -> float:
@@ -274,17 +292,18 @@ def profile_ours(arguments: argparse.Namespace) -> None:
     """Print what the parts of our step take, the longest first."""
     for model_name, batch, precision in product(arguments.models, arguments.batch, arguments.precision):
         case = first_case(arguments, model_name, batch, precision)
-        model = build(OURS, model_name).to(case.device, memory_format=torch.channels_last).train()
+        model = build(case.who, model_name).to(case.device, memory_format=torch.channels_last).train()
         images, labels = batch_of(case)
         images, labels = images.to(case.device, memory_format=torch.channels_last), labels.to(case.device)
         step = step_of(case, model)
-        for _ in range(3):
+        for _ in range(4):
             step(images, labels)
         with torch.profiler.profile() as profiler:
             step(images, labels)
             wait(case.device)
         print(f"{model_name}, batch {batch}, {precision}")
-        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
+        by = f"self_{case.device}_time_total"
+        print(profiler.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=80))
 
 
 def main() -> None:
@@ -309,7 +328,7 @@ def main() -> None:
     if arguments.profile:
         profile_ours(arguments)
         return
-    unknown = set(arguments.peers) - {*EAGER, *COMPILED, *GRAPHS, "dnctl_reference"}
+    unknown = set(arguments.peers) - {*EAGER, *COMPILED, *GRAPHS, "dnctl_reference", "dnctl_fused"}
     if unknown:
         parser.error(f"--peers: no {', '.join(sorted(unknown))}; there are {', '.join((*EAGER, *COMPILED, *GRAPHS))}")
     found = [

@@ -30,21 +30,11 @@ def kernels(request):
 
 def small_kernels(convolutions="triton"):
     """Blocks so small that a test's maps take several of each."""
-    from orchestrator.models.block.triton import Tiles, TritonKernels
+    from orchestrator.models.block.triton import Tile, Tiles, TritonKernels
 
-    tiles = Tiles(
-        rows=16,
-        rows_of_weights=16,
-        outputs=16,
-        inputs=16,
-        inputs_kept=16,
-        columns=16,
-        columns_kept=32,
-        rows_passed=16,
-        channels_passed=16,
-        programs_per_processor=1,
-        num_stages=2,
-    )
+    tile = Tile(rows=16, channels=16, num_warps=4, num_stages=2, programs_per_processor=1)
+    of_operations = dict.fromkeys(("forward", "backward", "weights", "data", "summed", "passed"), tile)
+    tiles = Tiles(**of_operations, outputs=16, columns=32, data_columns=16)
     return TritonKernels(convolutions=convolutions, tiles=tiles)
 
 

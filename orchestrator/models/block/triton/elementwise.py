@@ -76,6 +76,7 @@ def activate_backward_kernel(
     width,
     POOL: tl.constexpr,
     ADD: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -90,7 +91,7 @@ def activate_backward_kernel(
     )
     sum_of_grad = tl.zeros((BLOCK_C,), tl.float32)
     sum_with_centred = tl.zeros((BLOCK_C,), tl.float32)
-    for tile in range(tl.program_id(1), tl.cdiv(last - first, BLOCK_M), tl.num_programs(1)):
+    for tile in tl.range(tl.program_id(1), tl.cdiv(last - first, BLOCK_M), tl.num_programs(1), num_stages=STAGES):
         rows = first + tile * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = rows < last
         within = inside[:, None] & known[None, :]

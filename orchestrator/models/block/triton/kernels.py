@@ -4,7 +4,6 @@ How work is divided depends on shapes and the device alone, never on timing, so 
 Groups are the last dimension of every launch: several cost as much as one.
 """
 
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -21,67 +20,10 @@ from orchestrator.models.block.triton.backward import backward_kernel, settle_ke
 from orchestrator.models.block.triton.elementwise import activate_backward_kernel, activate_kernel, finish_kernel
 from orchestrator.models.block.triton.forward import forward_kernel
 from orchestrator.models.block.triton.moments import merge_kernel, moments_kernel
+from orchestrator.models.block.triton.tiles import NARROW, WIDE, Tile, Tiles
 
 _SMALLEST = 16
 """Of a block's sides in a product of matrices."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tiles:
-    """How large the pieces are that a program works on. Powers of two, at least 16."""
-
-    rows: int
-    """Of a convolution forward, and of its inputs' gradient."""
-    rows_of_weights: int
-    """Where the gradient of a weight is taken, too."""
-    outputs: int
-    """Output channels of a program, at most."""
-    inputs: int
-    """Input channels at a time, forward."""
-    inputs_kept: int
-    """Input channels of a program, backward."""
-    columns: int
-    """Pairs of tap and output channel at a time, for the inputs' gradient alone."""
-    columns_kept: int
-    """Pairs of tap and output channel of a program, for the weight's gradient."""
-    rows_passed: int
-    """Of operations without a product."""
-    channels_passed: int
-    """The same."""
-    programs_per_processor: int
-    """How many programs share each multiprocessor's part of the rows."""
-    num_stages: int
-    """Loads underway, forward."""
-
-
-NARROW = Tiles(
-    rows=64,
-    rows_of_weights=64,
-    outputs=128,
-    inputs=64,
-    inputs_kept=64,
-    columns=64,
-    columns_kept=128,
-    rows_passed=64,
-    channels_passed=64,
-    programs_per_processor=2,
-    num_stages=3,
-)
-"""Of 16-bit values: the largest that keep sums in registers, by the compiler's report for compute capability 9.0."""
-WIDE = Tiles(
-    rows=64,
-    rows_of_weights=32,
-    outputs=128,
-    inputs=32,
-    inputs_kept=64,
-    columns=32,
-    columns_kept=128,
-    rows_passed=64,
-    channels_passed=32,
-    programs_per_processor=2,
-    num_stages=3,
-)
-"""Of 32-bit values."""
 
 
 class TritonKernels(PlainKernels):
@@ -111,9 +53,10 @@ class TritonKernels(PlainKernels):
         num_channels = maps.shape[1]
         if grid.num_rows == 0 or num_channels == 0:
             return
-        tiles = self._tiles_for(maps)
-        blocks = triton.cdiv(num_channels, tiles.channels_passed)
-        num_parts = _num_parts(grid, tiles.rows_passed, blocks, tiles, maps.device)
+        tile = self._tiles_for(maps).summed
+        block_c = _block(num_channels, tile.channels)
+        blocks = triton.cdiv(num_channels, block_c)
+        num_parts = _num_parts(grid, tile, blocks, maps.device)
         partial = _partial((grid.num_groups, num_parts, 3, num_channels), maps.device, torch.float64)
         moments_kernel[(blocks, num_parts, grid.num_groups)](
             *_pitched(maps),
@@ -123,8 +66,10 @@ class TritonKernels(PlainKernels):
             num_channels,
             COPIES=copy is not None,
             HAS_MOMENTS=moments is not None,
-            BLOCK_M=tiles.rows_passed,
-            BLOCK_C=tiles.channels_passed,
+            STAGES=tile.num_stages,
+            BLOCK_M=tile.rows,
+            BLOCK_C=block_c,
+            num_warps=tile.num_warps,
         )
         if moments is not None:
             _merge(partial, moments)
@@ -160,7 +105,8 @@ class TritonKernels(PlainKernels):
         tiles = self._tiles_for(maps)
         block_n = _block(num_outputs, tiles.outputs)
         blocks = triton.cdiv(num_outputs, block_n)
-        num_parts = _num_parts(grid, tiles.rows, blocks, tiles, maps.device)
+        tile = tiles.forward
+        num_parts = _num_parts(grid, tile, blocks, maps.device)
         partial = _partial((grid.num_groups, num_parts, 3, num_outputs), maps.device, torch.float64)
         forward_kernel[(blocks, num_parts, grid.num_groups)](
             *_pitched(maps),
@@ -176,11 +122,11 @@ class TritonKernels(PlainKernels):
             TAPS=taps,
             HAS_MOMENTS=moments is not None,
             PRECISION=_precision(),
-            BLOCK_M=tiles.rows,
+            BLOCK_M=tile.rows,
             BLOCK_N=block_n,
-            BLOCK_K=_block(num_inputs, tiles.inputs) if taps > 1 else tiles.inputs,
-            num_warps=8 if block_n > 64 else 4,
-            num_stages=tiles.num_stages,
+            BLOCK_K=_block(num_inputs, tile.channels) if taps > 1 else tile.channels,
+            num_warps=tile.num_warps if block_n > 64 else 4,
+            num_stages=tile.num_stages,
         )
         if moments is not None:
             _merge(partial, moments)
@@ -192,8 +138,8 @@ class TritonKernels(PlainKernels):
         results = grid.pooled() if pool else grid
         if results.num_rows == 0:
             return
-        tiles = self._tiles_for(maps)
-        activate_kernel[_every_tile(results, maps.shape[1], tiles)](
+        tile = self._tiles_for(maps).passed
+        activate_kernel[_every_tile(results, maps.shape[1], tile)](
             *_pitched(maps),
             *_norm_arguments(norm),
             *_pitched(out),
@@ -202,8 +148,9 @@ class TritonKernels(PlainKernels):
             grid.height,
             grid.width,
             POOL=pool,
-            BLOCK_M=tiles.rows_passed,
-            BLOCK_C=tiles.channels_passed,
+            BLOCK_M=tile.rows,
+            BLOCK_C=_block(maps.shape[1], tile.channels),
+            num_warps=tile.num_warps,
         )
 
     def finish(self, gradient: Gradient, source: Source, grid: Grid) -> Tensor:
@@ -213,14 +160,15 @@ class TritonKernels(PlainKernels):
             return super().finish(gradient, source, grid)
         result = torch.empty_like(grad, memory_format=torch.contiguous_format)
         if grid.num_rows:
-            tiles = self._tiles_for(grad)
-            finish_kernel[_every_tile(grid, grad.shape[1], tiles)](
+            tile = self._tiles_for(grad).passed
+            finish_kernel[_every_tile(grid, grad.shape[1], tile)](
                 *_gradient_arguments(gradient, source),
                 result,
                 _bounds(grid.row_bounds, grad.device),
                 grad.shape[1],
-                BLOCK_M=tiles.rows_passed,
-                BLOCK_C=tiles.channels_passed,
+                BLOCK_M=tile.rows,
+                BLOCK_C=_block(grad.shape[1], tile.channels),
+                num_warps=tile.num_warps,
             )
         return result
 
@@ -305,15 +253,14 @@ class TritonKernels(PlainKernels):
         tiles = self._tiles_for(maps)
         num_outputs, taps, num_inputs = weight.shape
         num_columns = taps * num_outputs
-        columns_kept = _block(num_columns, tiles.columns_kept)
+        columns_kept = _block(num_columns, tiles.columns)
         at_once = num_columns <= columns_kept
-        block_k = _block(num_inputs, tiles.inputs_kept) if taps > 1 else tiles.inputs_kept
-        blocks = triton.cdiv(num_inputs, block_k)
 
-        def launch(*, data: bool, weights: bool) -> tuple[Tensor, Tensor]:
-            block_m = tiles.rows_of_weights if weights else tiles.rows
+        def launch(tile: Tile, *, data: bool, weights: bool) -> tuple[Tensor, Tensor]:
+            block_k = _block(num_inputs, tile.channels) if taps > 1 else tile.channels
+            blocks = triton.cdiv(num_inputs, block_k)
             num_programs = blocks if data else blocks * triton.cdiv(num_columns, columns_kept)
-            num_parts = _num_parts(grid, block_m, num_programs, tiles, maps.device)
+            num_parts = _num_parts(grid, tile, num_programs, maps.device)
             leading = (grid.num_groups, num_parts)
             sums = _partial((*leading, 2, num_inputs) if data else (0,), maps.device)
             weight_grads = _partial((*leading, *weight.shape) if weights else (0,), maps.device)
@@ -336,19 +283,19 @@ class TritonKernels(PlainKernels):
                 WEIGHTS=weights,
                 ADD=add,
                 PRECISION=_precision(),
-                BLOCK_M=block_m,
+                BLOCK_M=tile.rows,
                 BLOCK_K=block_k,
-                BLOCK_J=columns_kept if weights else _block(num_columns, tiles.columns),
-                num_warps=8 if block_k > 32 else 4,
-                num_stages=2 if weights else tiles.num_stages,
+                BLOCK_J=columns_kept if weights else _block(num_columns, tiles.data_columns),
+                num_warps=tile.num_warps if block_k > 32 else 4,
+                num_stages=tile.num_stages,
             )
             return sums, weight_grads
 
         if at_once:
-            sums, weight_grads = launch(data=True, weights=True)
+            sums, weight_grads = launch(tiles.backward, data=True, weights=True)
         else:
-            _, weight_grads = launch(data=False, weights=True)
-            sums, _ = launch(data=True, weights=False)
+            _, weight_grads = launch(tiles.weights, data=False, weights=True)
+            sums, _ = launch(tiles.data, data=True, weights=False)
         norm_gradients = _settle(sums, norm, into, grid, add=add)
         return ParameterGradients(*norm_gradients, weight_grads.sum((0, 1)))
 
@@ -363,10 +310,11 @@ class TritonKernels(PlainKernels):
     def _through_norm(
         self, grad: Tensor, maps: Tensor, norm: Norm, into: Gradient, grid: Grid, *, pool: bool, add: bool
     ) -> tuple[Tensor, Tensor]:
-        tiles = self._tiles_for(maps)
+        tile = self._tiles_for(maps).summed
         num_channels = maps.shape[1]
-        blocks = triton.cdiv(num_channels, tiles.channels_passed)
-        num_parts = _num_parts(grid, tiles.rows_passed, blocks, tiles, maps.device)
+        block_c = _block(num_channels, tile.channels)
+        blocks = triton.cdiv(num_channels, block_c)
+        num_parts = _num_parts(grid, tile, blocks, maps.device)
         sums = _partial((grid.num_groups, num_parts, 2, num_channels), maps.device)
         activate_backward_kernel[(blocks, num_parts, grid.num_groups)](
             *_pitched(grad),
@@ -380,8 +328,10 @@ class TritonKernels(PlainKernels):
             grid.width,
             POOL=pool,
             ADD=add,
-            BLOCK_M=tiles.rows_passed,
-            BLOCK_C=tiles.channels_passed,
+            STAGES=tile.num_stages,
+            BLOCK_M=tile.rows,
+            BLOCK_C=block_c,
+            num_warps=tile.num_warps,
         )
         return _settle(sums, norm, into, grid, add=add)
 
@@ -430,11 +380,11 @@ def _block(size: int, most: int) -> int:
     return max(_SMALLEST, min(most, 1 << max(0, size - 1).bit_length()))
 
 
-def _every_tile(grid: Grid, num_channels: int, tiles: Tiles) -> tuple[int, int, int]:
+def _every_tile(grid: Grid, num_channels: int, tile: Tile) -> tuple[int, int, int]:
     """Programs for all tiles of all groups; the smaller groups' last ones have nothing to do."""
     return (
-        triton.cdiv(_most_rows(grid), tiles.rows_passed),
-        triton.cdiv(num_channels, tiles.channels_passed),
+        triton.cdiv(_most_rows(grid), tile.rows),
+        triton.cdiv(num_channels, _block(num_channels, tile.channels)),
         grid.num_groups,
     )
 
@@ -443,10 +393,10 @@ def _most_rows(grid: Grid) -> int:
     return max(grid.group_sizes) * grid.height * grid.width
 
 
-def _num_parts(grid: Grid, block_m: int, num_blocks: int, tiles: Tiles, device: torch.device) -> int:
+def _num_parts(grid: Grid, tile: Tile, num_blocks: int, device: torch.device) -> int:
     """Programs among which a group's rows are divided, for each of `num_blocks` blocks of channels."""
-    wanted = _num_processors(device) * tiles.programs_per_processor // (grid.num_groups * num_blocks)
-    return max(1, min(wanted, -(-_most_rows(grid) // block_m)))
+    wanted = _num_processors(device) * tile.programs_per_processor // (grid.num_groups * num_blocks)
+    return max(1, min(wanted, -(-_most_rows(grid) // tile.rows)))
 
 
 @cache

@@ -70,6 +70,7 @@ def moments_kernel(
     num_channels,
     COPIES: tl.constexpr,
     HAS_MOMENTS: tl.constexpr,
+    STAGES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -81,7 +82,7 @@ def moments_kernel(
     count = tl.zeros((BLOCK_C,), tl.float64)
     mean = tl.zeros((BLOCK_C,), tl.float64)
     squares = tl.zeros((BLOCK_C,), tl.float64)
-    for tile in range(tl.program_id(1), tl.cdiv(last - first, BLOCK_M), tl.num_programs(1)):
+    for tile in tl.range(tl.program_id(1), tl.cdiv(last - first, BLOCK_M), tl.num_programs(1), num_stages=STAGES):
         start = first + tile * BLOCK_M
         rows = start + tl.arange(0, BLOCK_M)
         inside = (rows < last)[:, None] & (channels < num_channels)[None, :]
