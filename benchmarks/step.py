@@ -189,10 +189,10 @@ def write_exact(case: Case, path: Path) -> None:
 
     model = create_model(case.model, seed=0)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model = model.double()
+    model = model.double().to(case.device)
     images, labels = batch_of(case)
-    F.cross_entropy(model(images.double()), labels).backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    F.cross_entropy(model(images.double().to(case.device)), labels.to(case.device)).backward()
+    gradients = {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
     torch.save({"weights": weights, "gradients": gradients}, path)
 
 
@@ -236,7 +236,8 @@ def compare(arguments: argparse.Namespace, model: str, batch: int) -> Iterator[t
 def compare_in(arguments: argparse.Namespace, first: Case) -> Iterator[tuple[str, Any]]:
     """The same for one precision. A peer's slower layout is measured in the first round only."""
     found: dict[tuple[str, bool], list[dict[str, Any]]] = {}
-    layouts = {first.who: (True,), **dict.fromkeys(arguments.peers, (True, False))}
+    of_peers = (True,) if arguments.channels_last else (True, False)
+    layouts = {first.who: (True,), **dict.fromkeys(arguments.peers, of_peers)}
     for repeat in range(arguments.repeats):
         for who, of_it in layouts.items():
             for channels_last in of_it:
@@ -318,6 +319,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
     parser.add_argument("--repeats", type=int, default=2, help="interleaved rounds")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of a round")
+    parser.add_argument("--channels-last", action="store_true", help="don't try whether peers are faster contiguous")
     parser.add_argument("--no-error", action="store_true", help="leave out the comparison with float64")
     parser.add_argument("--profile", action="store_true", help="show where our step goes instead, by torch's profiler")
     parser.add_argument("--case", help=argparse.SUPPRESS)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from orchestrator.models.block import BasicLayer, BlockKind, BottleneckLayer, DenseBlock, FusedDenseBlock
 from orchestrator.models.block.activation import NormReLU2d, norm_relu
 from orchestrator.models.block.groups import Grouped
+from orchestrator.models.block.pooling import FusedMaxPool2d
 from orchestrator.models.dropout import SampleDropout, number_masks
 from orchestrator.models.initial import Init, init_convolutions
 from orchestrator.models.preactivation import preactivated_conv
@@ -25,7 +26,7 @@ def _imagenet_stem(in_chans: int, num_features: int, parts: "_Parts") -> Ordered
         conv0=nn.Conv2d(in_chans, num_features, kernel_size=7, stride=2, padding=3, bias=False),
         norm0=parts.norm(num_features),
         relu0=parts.relu(),
-        pool0=nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        pool0=parts.max_pool(),
     )
 
 
@@ -41,6 +42,8 @@ class _Parts(NamedTuple):
     norm: type[nn.BatchNorm2d]
     relu: Callable[[], nn.Module]
     """What follows a norm outside of blocks: nothing where the norm does it itself."""
+    max_pool: Callable[[], nn.Module]
+    """3x3, by 2."""
 
 
 _STEMS: Final = {"imagenet": _imagenet_stem, "cifar": _cifar_stem}
@@ -79,8 +82,14 @@ class FusedTransition(Transition, Grouped):
 
 
 _PARTS: Final[dict[BlockKind, _Parts]] = {
-    "reference": _Parts(DenseBlock, Transition, nn.BatchNorm2d, partial(nn.ReLU, inplace=True)),
-    "fused": _Parts(FusedDenseBlock, FusedTransition, NormReLU2d, nn.Identity),
+    "reference": _Parts(
+        DenseBlock,
+        Transition,
+        nn.BatchNorm2d,
+        partial(nn.ReLU, inplace=True),
+        partial(nn.MaxPool2d, kernel_size=3, stride=2, padding=1),
+    ),
+    "fused": _Parts(FusedDenseBlock, FusedTransition, NormReLU2d, nn.Identity, FusedMaxPool2d),
 }
 
 

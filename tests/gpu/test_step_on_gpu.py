@@ -29,10 +29,9 @@ GRID = Grid(group_sizes=(5, 4, 0, 4), height=28, width=28, num_values=(3920, 313
 NUM_STEPS = WARM_UP + 4
 
 
-@pytest.mark.parametrize("convolutions", ["triton", "cudnn"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("num_inputs", [96, 300])
-def test_kernels_of_full_size_are_as_exact_as_plain_operations(convolutions, dtype, num_inputs):
+def test_kernels_of_full_size_are_as_exact_as_plain_operations(dtype, num_inputs):
     from orchestrator.models.block.triton import TritonKernels
 
     def operation(kernels, inputs):
@@ -52,7 +51,7 @@ def test_kernels_of_full_size_are_as_exact_as_plain_operations(convolutions, dty
     torch.backends.cudnn.allow_tf32 = False
     try:
         inputs = case(GRID, dtype, torch.device("cuda"), num_inputs=num_inputs, num_outputs=32)
-        assert_as_exact_as_plain(TritonKernels(convolutions=convolutions), inputs, dtype, operation)
+        assert_as_exact_as_plain(TritonKernels(), inputs, dtype, operation)
     finally:
         torch.backends.cudnn.allow_tf32 = True
 

@@ -16,10 +16,11 @@ from triton.runtime.jit import JITFunction
 from orchestrator.kernels import normalize
 from orchestrator.models.block.kernels import Gradient, Grid, Moments, Norm, Source
 from orchestrator.models.block.triton import TritonKernels
+from orchestrator.models.block.triton.pool import max_pool
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 GRID = Grid(group_sizes=(2, 2), height=56, width=56, num_values=(6272, 6272))
-VARIANT = ("TAPS", "DATA", "WEIGHTS", "ADD", "POOL", "COPIES", "MIXES")
+VARIANT = ("ADD", "POOL", "COPIES", "MIXES")
 
 
 class AbsentGpu:
@@ -57,7 +58,7 @@ def compiled(capability: int, dtype: torch.dtype) -> dict[str, int]:
 
 def launch_all(dtype: torch.dtype) -> None:
     """Every operation, with the sizes of the first block's second layer."""
-    kernels, rows = TritonKernels(convolutions="triton"), GRID.num_rows
+    kernels, rows = TritonKernels(), GRID.num_rows
 
     def matrix(columns: int) -> torch.Tensor:
         return torch.empty(rows, columns, dtype=dtype)
@@ -89,6 +90,8 @@ def launch_all(dtype: torch.dtype) -> None:
     for pool, results in ((True, pooled), (False, matrix(256))):
         kernels.activate(maps, norm(known), results, GRID, pool=pool)
         kernels.activate_backward(results, maps, norm(known), gradient(grads), GRID, pool=pool)
+    pixels = torch.empty(2, 64, 112, 112, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    max_pool(pixels).sum().backward()
     images = torch.empty(2, 32, 32, 3, dtype=torch.uint8)
     normalize.channel_sums(images)
     for mixes in (False, True):

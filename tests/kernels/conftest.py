@@ -4,6 +4,12 @@ import pytest
 import torch
 
 
+@pytest.fixture(autouse=True)
+def _whole_float32(monkeypatch):
+    """A GPU would otherwise cut float32 factors to tf32, in our kernels and in torch's convolutions."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture
 def device() -> torch.device:
     """Where kernels run here."""

@@ -17,25 +17,25 @@ GRID = Grid(group_sizes=(2, 0, 1), height=3, width=7, num_values=(42, 0, 21))
 ONE_GROUP = Grid(group_sizes=(3,), height=4, width=4, num_values=(48,))
 EMPTY = Grid(group_sizes=(0, 0), height=3, width=7, num_values=(0, 0))
 MARGIN = 1.5
-SPACING = torch.finfo(torch.float32).eps
+SPACING = torch.finfo(torch.float32).eps * (2 if torch.cuda.is_available() else 1)
 """Of float32: of two results that are this near to the exact one, neither is the better. (On a CPU the plain operations
-sum float32 in float64.)"""
+sum float32 in float64; on a GPU their own error is a matter of chance.)"""
 FACTOR_SEED = 7
 
 
-@pytest.fixture(params=["triton", "cudnn"])
-def kernels(request):
-    return small_kernels(request.param)
+@pytest.fixture
+def kernels():
+    return small_kernels()
 
 
-def small_kernels(convolutions="triton"):
+def small_kernels():
     """Blocks so small that a test's maps take several of each."""
     from orchestrator.models.block.triton import Tile, Tiles, TritonKernels
 
     tile = Tile(rows=16, channels=16, num_warps=4, num_stages=2, programs_per_processor=1)
-    of_operations = dict.fromkeys(("forward", "backward", "weights", "data", "summed", "passed"), tile)
-    tiles = Tiles(**of_operations, outputs=16, columns=32, data_columns=16)
-    return TritonKernels(convolutions=convolutions, tiles=tiles)
+    of_operations = dict.fromkeys(("forward", "backward", "summed", "passed"), tile)
+
+    return TritonKernels(tiles=Tiles(**of_operations, outputs=16))
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,6 @@ def test_forward(device, kernels, grid, dtype, name):
 @pytest.mark.parametrize(("add", "of_batch", "num_outputs"), [(False, True, 12), (True, True, 36), (False, False, 36)])
 @pytest.mark.parametrize("name", ["pointwise", "convolve"])
 def test_backward(device, kernels, dtype, add, of_batch, name, num_outputs):
-    if kernels.name.endswith("cudnn") and name == "pointwise":
-        pytest.skip("the same as with triton's convolutions")
 
     def operation(kernels, inputs):
         weight = inputs.pointwise if name == "pointwise" else inputs.convolution

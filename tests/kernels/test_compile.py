@@ -27,6 +27,8 @@ def test_all_kernels_compile_and_fit(tmp_path, capability, dtype):
     shared = json.loads(done.stdout)
     assert {name.split()[0] for name in shared} == {
         "_mix_kernel",
+        "_pool_kernel",
+        "_spread_kernel",
         "_sum_kernel",
         "activate_backward_kernel",
         "activate_kernel",

@@ -4,7 +4,7 @@ Between forward and backward pass it keeps its maps and the bottlenecks' outputs
 concatenations are never stored. docs/performance.md has the algebra and what it saves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,7 +174,8 @@ class _Block(torch.autograd.Function):
             call.kernels.moments(maps[:, :in_channels], known, call.grid)
             call.shared.join_moments(known, call.grid)
         kept = []
-        remaining = iter(parameters)
+        cast = _cast(parameters, [maps.dtype if parameter.dim() == 4 else parameter.dtype for parameter in parameters])
+        remaining = iter(cast)
         with torch.autocast(features.device.type, enabled=False):
             for layer in call.layers:
                 own = [next(remaining) for _ in range(layer.num_parameters)]
@@ -182,8 +183,9 @@ class _Block(torch.autograd.Function):
         output = as_images(maps, call.grid)
         if call.keep:
             ctx.call = call
-            ctx.save_for_backward(output, *kept, *parameters)
+            ctx.save_for_backward(output, *kept, *cast)
             ctx.num_kept = len(kept)
+            ctx.dtypes = [parameter.dtype for parameter in parameters]
         return output
 
     @staticmethod
@@ -207,15 +209,30 @@ class _Block(torch.autograd.Function):
         grad_features = None
         if ctx.needs_input_grad[1]:
             grad_features = as_images(_finished(call, maps, gradient, 0, call.layers[0].start), call.grid)
-        return None, grad_features, *parameter_gradients
+        return None, grad_features, *_cast(parameter_gradients, ctx.dtypes)
+
+
+def _cast(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    """Tensors in those precisions; all that must be copied is copied at once."""
+    cast = [
+        tensor if tensor.dtype is dtype else torch.empty_like(tensor, dtype=dtype)
+        for tensor, dtype in zip(tensors, dtypes, strict=True)
+    ]
+    pairs = [(copy, tensor) for copy, tensor in zip(cast, tensors, strict=True) if copy is not tensor]
+    if pairs:
+        torch._foreach_copy_(*(list(each) for each in zip(*pairs, strict=True)))
+    return cast
 
 
 def _run_layer(call: _BlockCall, layer: _LayerCall, maps: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    """Write the layer's maps and their moments; its bottleneck's output, if a backward pass needs it."""
+    """Write the layer's maps and their moments; its bottleneck's output, if a backward pass needs it.
+
+    parameters: weights of convolutions in the maps' precision.
+    """
     kernels, grid = call.kernels, call.grid
     inputs, added = maps[:, : layer.start], maps[:, layer.start : layer.end]
     norm1 = layer.norm1.norm(call.moments.columns(0, layer.start), *parameters[:2])
-    weight1 = parameters[2].to(maps.dtype)
+    weight1 = parameters[2]
     added_moments = call.moments.columns(layer.start, layer.end) if call.takes_moments else None
     if layer.norm2 is None:
         early = None if layer.drop1 else added_moments
@@ -229,7 +246,7 @@ def _run_layer(call: _BlockCall, layer: _LayerCall, maps: Tensor, parameters: li
     _after_convolution(call, bottleneck, layer.drop1, moments)
     norm2 = layer.norm2.norm(columns, *parameters[3:5])
     early = None if layer.drop2 else added_moments
-    kernels.convolve(bottleneck, norm2, parameters[5].to(maps.dtype), added, early, grid)
+    kernels.convolve(bottleneck, norm2, parameters[5], added, early, grid)
     _after_convolution(call, added, layer.drop2, added_moments)
     return [bottleneck] if call.keep else []
 
@@ -256,7 +273,7 @@ def _run_layer_backward(
     kernels, grid = call.kernels, call.grid
     inputs, below = maps[:, : layer.start], gradient.columns(0, layer.start)
     norm1 = layer.norm1.norm(call.moments.columns(0, layer.start), *parameters[:2])
-    weight1 = parameters[2].to(maps.dtype)
+    weight1 = parameters[2]
     above = gradient.columns(layer.start, layer.end)
     call.shared.join_sums(above)
     source = Source(maps[:, layer.start : layer.end], call.moments.mean[:, layer.start : layer.end])
@@ -268,8 +285,7 @@ def _run_layer_backward(
     moments = call.bottleneck_moments.columns(layer.bottleneck_start, layer.bottleneck_end)
     norm2 = layer.norm2.norm(moments, *parameters[3:5])
     between = Gradient(torch.empty_like(bottleneck), torch.empty_like(moments.mean), torch.empty_like(moments.mean))
-    weight2 = parameters[5].to(maps.dtype)
-    found2 = kernels.convolve_backward(above, source, bottleneck, norm2, weight2, between, grid, add=False)
+    found2 = kernels.convolve_backward(above, source, bottleneck, norm2, parameters[5], between, grid, add=False)
     call.shared.join_sums(between)
     source = Source(bottleneck, moments.mean)
     between = _through_dropout(call, layer.drop1, between, source)
@@ -293,6 +309,5 @@ def _finished(call: _BlockCall, maps: Tensor, gradient: Gradient, start: int, en
 
 
 def _like(parameters: list[Tensor], gradients: Any) -> list[Tensor]:
-    """Gradients in the shape and precision of their parameters."""
-    pairs = zip(parameters, gradients, strict=True)
-    return [gradient.to(parameter.dtype).reshape(parameter.shape) for parameter, gradient in pairs]
+    """Gradients in the shape of their parameters."""
+    return [gradient.reshape(parameter.shape) for parameter, gradient in zip(parameters, gradients, strict=True)]

@@ -27,7 +27,7 @@ def kernels_for(device_type: str) -> Kernels:
     """The fastest that this machine has for "cpu", "cuda" or another of torch's types of device."""
     if device_type == "cpu":
         return _for_cpus()
-    if device_type == "cuda" and _has_triton():
+    if has_triton(device_type):
         kernels: Kernels = import_module("orchestrator.models.block.triton").TritonKernels()
         return kernels
     return PlainKernels()
@@ -41,5 +41,10 @@ def _for_cpus() -> Kernels:
         return PlainKernels()
 
 
-def _has_triton() -> bool:
-    return find_spec("triton") is not None and torch.cuda.get_device_capability() >= OLDEST_FOR_TRITON
+def has_triton(device_type: str) -> bool:
+    """Whether Triton's kernels run on such a device here."""
+    return (
+        device_type == "cuda"
+        and find_spec("triton") is not None
+        and torch.cuda.get_device_capability() >= OLDEST_FOR_TRITON
+    )

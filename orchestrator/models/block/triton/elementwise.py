@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 from orchestrator.kernels.arithmetic import rounded
+from orchestrator.models.block.triton.moments import folded
 from orchestrator.models.block.triton.norm import load_norm, relu
 
 
@@ -33,7 +34,7 @@ def activate_kernel(
     channels = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     rows = tl.load(bounds + group) + tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = (rows < tl.load(bounds + group + 1))[:, None] & (channels < num_channels)[None, :]
-    means, _, scale, shift = load_norm(
+    means, scale, shift = load_norm(
         mean, mean_pitch, var, var_pitch, norm_weight, norm_bias, eps, group, channels, num_channels
     )
     if POOL:
@@ -79,18 +80,22 @@ def activate_backward_kernel(
     STAGES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """One program: some channels of every so-many-th tile of a group's rows. bounds: of the maps' rows."""
+    """One program: some channels of every so-many-th tile of a group's rows. bounds: of the maps' rows.
+
+    LANES: among how many lanes a column is divided.
+    """
     group = tl.program_id(2)
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     known = channels < num_channels
     first = tl.load(bounds + group)
     last = tl.load(bounds + group + 1)
-    means, _, scale, shift = load_norm(
+    means, scale, shift = load_norm(
         mean, mean_pitch, var, var_pitch, norm_weight, norm_bias, eps, group, channels, num_channels
     )
-    sum_of_grad = tl.zeros((BLOCK_C,), tl.float32)
-    sum_with_centred = tl.zeros((BLOCK_C,), tl.float32)
+    sum_of_grad = tl.zeros((1, LANES, BLOCK_C), tl.float32)
+    sum_with_centred = tl.zeros((1, LANES, BLOCK_C), tl.float32)
     for tile in tl.range(tl.program_id(1), tl.cdiv(last - first, BLOCK_M), tl.num_programs(1), num_stages=STAGES):
         rows = first + tile * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = rows < last
@@ -111,8 +116,8 @@ def activate_backward_kernel(
             upstream = tl.load(grad + rows[:, None] * grad_pitch + channels[None, :], mask=within, other=0.0)
             upstream = upstream.to(tl.float32)
         passed = tl.where(centred * scale[None, :] + shift[None, :] <= 0.0, 0.0, upstream)
-        sum_of_grad += tl.sum(passed, 0)
-        sum_with_centred += tl.sum(passed * centred, 0)
+        sum_of_grad += folded(passed, BLOCK_M // LANES, LANES)
+        sum_with_centred += folded(passed * centred, BLOCK_M // LANES, LANES)
         at_into = into + rows[:, None] * into_pitch + channels[None, :]
         passed = passed * scale[None, :]
         if ADD:
@@ -120,8 +125,8 @@ def activate_backward_kernel(
         tl.store(at_into, rounded(passed, into.dtype.element_ty), mask=within)
     part = (group * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
     at_sums = partial_sums + part * 2 * num_channels + channels
-    tl.store(at_sums, sum_of_grad, mask=known)
-    tl.store(at_sums + num_channels, sum_with_centred, mask=known)
+    tl.store(at_sums, tl.sum(tl.sum(sum_of_grad, 0), 0), mask=known)
+    tl.store(at_sums + num_channels, tl.sum(tl.sum(sum_with_centred, 0), 0), mask=known)
 
 
 @triton.jit

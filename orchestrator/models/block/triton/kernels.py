@@ -5,7 +5,6 @@ Groups are the last dimension of every launch: several cost as much as one.
 """
 
 from functools import cache, lru_cache
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,19 +23,21 @@ from orchestrator.models.block.triton.tiles import NARROW, WIDE, Tile, Tiles
 
 _SMALLEST = 16
 """Of a block's sides in a product of matrices."""
+_MERGED = 4
+"""Channels whose parts a program adds up: few, so that many programs share the reading."""
 
 
 class TritonKernels(PlainKernels):
     """`Kernels` for a GPU, or Triton's interpreter. float64 goes the plain way.
 
-    convolutions: what computes 3x3 convolutions. "triton" applies norm and ReLU while it reads; "cudnn" is handed
-    activated maps, which are written and read once more, and reads each pixel once instead of once a tap.
+    3x3 convolutions are cuDNN's, on activated maps: read by a kernel of ours tap by tap, maps would pass the cache nine
+    times.
     """
 
-    def __init__(self, *, convolutions: Literal["triton", "cudnn"] = "cudnn", tiles: Tiles | None = None) -> None:
+    name = "triton"
+
+    def __init__(self, *, tiles: Tiles | None = None) -> None:
         """tiles: None for the ones that fit the maps' dtype."""
-        self.name = f"triton, 3x3 convolutions by {convolutions}"
-        self._convolutions = convolutions
         self._tiles = tiles
 
     def _tiles_for(self, maps: Tensor) -> Tiles:
@@ -66,9 +67,11 @@ class TritonKernels(PlainKernels):
             num_channels,
             COPIES=copy is not None,
             HAS_MOMENTS=moments is not None,
+            CENTRES=_centres(maps),
             STAGES=tile.num_stages,
             BLOCK_M=tile.rows,
             BLOCK_C=block_c,
+            LANES=_lanes(tile, block_c, maps),
             num_warps=tile.num_warps,
         )
         if moments is not None:
@@ -80,7 +83,37 @@ class TritonKernels(PlainKernels):
         """See `Kernels`."""
         if maps.dtype is torch.float64:
             return super().pointwise(maps, norm, weight, out, moments, grid)
-        self._forward(maps, norm, weight[:, None, :].contiguous(), out, moments, grid)
+        num_outputs, num_inputs = weight.shape
+        if grid.num_rows == 0:
+            return
+        tiles = self._tiles_for(maps)
+        tile = tiles.forward
+        block_n = _block(num_outputs, tiles.outputs)
+        blocks = triton.cdiv(num_outputs, block_n)
+        num_parts = _num_parts(grid, tile, blocks, maps.device)
+        partial = _partial((grid.num_groups, num_parts, 3, num_outputs), maps.device, torch.float64)
+        forward_kernel[(blocks, num_parts, grid.num_groups)](
+            *_pitched(maps),
+            *_norm_arguments(norm),
+            weight.contiguous(),
+            *_pitched(out),
+            partial,
+            _bounds(grid.row_bounds, maps.device),
+            num_inputs,
+            num_outputs,
+            HAS_MOMENTS=moments is not None,
+            CENTRES=_centres(maps),
+            PRECISION=_precision(),
+            STAGES=tile.num_stages,
+            BLOCK_M=tile.rows,
+            BLOCK_N=block_n,
+            BLOCK_K=tile.channels,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+            maxnreg=tile.num_registers,
+        )
+        if moments is not None:
+            _merge(partial, moments)
 
     def convolve(
         self, maps: Tensor, norm: Norm, weight: Tensor, out: Tensor, moments: Moments | None, grid: Grid
@@ -88,48 +121,10 @@ class TritonKernels(PlainKernels):
         """See `Kernels`."""
         if maps.dtype is torch.float64:
             return super().convolve(maps, norm, weight, out, moments, grid)
-        if self._convolutions == "triton":
-            return self._forward(maps, norm, _by_taps(weight), out, moments, grid)
         activated = torch.empty_like(maps, memory_format=torch.contiguous_format)
         self.activate(maps, norm, activated, grid, pool=False)
         convolved = F.conv2d(as_images(activated, grid), weight, padding=1)
         self._copy(as_rows(convolved), out, moments, grid)
-
-    def _forward(
-        self, maps: Tensor, norm: Norm, weight: Tensor, out: Tensor, moments: Moments | None, grid: Grid
-    ) -> None:
-        """weight: [outputs, taps, inputs], contiguous."""
-        num_outputs, taps, num_inputs = weight.shape
-        if grid.num_rows == 0:
-            return
-        tiles = self._tiles_for(maps)
-        block_n = _block(num_outputs, tiles.outputs)
-        blocks = triton.cdiv(num_outputs, block_n)
-        tile = tiles.forward
-        num_parts = _num_parts(grid, tile, blocks, maps.device)
-        partial = _partial((grid.num_groups, num_parts, 3, num_outputs), maps.device, torch.float64)
-        forward_kernel[(blocks, num_parts, grid.num_groups)](
-            *_pitched(maps),
-            *_norm_arguments(norm),
-            weight,
-            *_pitched(out),
-            partial,
-            _bounds(grid.row_bounds, maps.device),
-            num_inputs,
-            num_outputs,
-            grid.height,
-            grid.width,
-            TAPS=taps,
-            HAS_MOMENTS=moments is not None,
-            PRECISION=_precision(),
-            BLOCK_M=tile.rows,
-            BLOCK_N=block_n,
-            BLOCK_K=_block(num_inputs, tile.channels) if taps > 1 else tile.channels,
-            num_warps=tile.num_warps if block_n > 64 else 4,
-            num_stages=tile.num_stages,
-        )
-        if moments is not None:
-            _merge(partial, moments)
 
     def activate(self, maps: Tensor, norm: Norm, out: Tensor, grid: Grid, *, pool: bool) -> None:
         """See `Kernels`."""
@@ -162,7 +157,11 @@ class TritonKernels(PlainKernels):
         if grid.num_rows:
             tile = self._tiles_for(grad).passed
             finish_kernel[_every_tile(grid, grad.shape[1], tile)](
-                *_gradient_arguments(gradient, source),
+                *_pitched(grad),
+                *_pitched(gradient.a),
+                *_pitched(gradient.b),
+                *_pitched(source.maps),
+                *_pitched(source.mean),
                 result,
                 _bounds(grid.row_bounds, grad.device),
                 grad.shape[1],
@@ -187,9 +186,36 @@ class TritonKernels(PlainKernels):
         """See `Kernels`."""
         if maps.dtype is torch.float64:
             return super().pointwise_backward(gradient, source, maps, norm, weight, into, grid, add=add)
-        by_taps = weight[:, None, :].contiguous()
-        grads = self._backward(gradient, source, maps, norm, by_taps, into, grid, add=add)
-        return grads._replace(conv_weight=grads.conv_weight[:, 0])
+        tiles = self._tiles_for(maps)
+        tile = tiles.backward
+        num_outputs, num_inputs = weight.shape
+        block_n = max(_SMALLEST, triton.next_power_of_2(num_outputs))
+        blocks = triton.cdiv(num_inputs, tile.channels)
+        num_parts = _num_parts(grid, tile, blocks, maps.device)
+        sums = _partial((grid.num_groups, num_parts, 2, num_inputs), maps.device)
+        weight_grads = _partial((grid.num_groups, num_parts, *weight.shape), maps.device)
+        backward_kernel[(blocks, num_parts, grid.num_groups)](
+            self.finish(gradient, source, grid),
+            *_pitched(maps),
+            *_norm_arguments(norm),
+            weight.contiguous(),
+            *_pitched(into.grad),
+            sums,
+            weight_grads,
+            _bounds(grid.row_bounds, maps.device),
+            num_inputs,
+            num_outputs,
+            ADD=add,
+            PRECISION=_precision(),
+            STAGES=tile.num_stages,
+            BLOCK_M=tile.rows,
+            BLOCK_K=tile.channels,
+            BLOCK_N=block_n,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+            maxnreg=tile.num_registers,
+        )
+        return ParameterGradients(*_settle(sums, norm, into, grid, add=add), weight_grads.sum((0, 1)))
 
     def convolve_backward(
         self,
@@ -206,23 +232,10 @@ class TritonKernels(PlainKernels):
         """See `Kernels`."""
         if maps.dtype is torch.float64:
             return super().convolve_backward(gradient, source, maps, norm, weight, into, grid, add=add)
-        finished = self.finish(gradient, source, grid)
-        if self._convolutions == "cudnn":
-            return self._convolve_backward_by_library(finished, maps, norm, weight, into, grid, add=add)
-        grads = self._backward(
-            Gradient(finished, *gradient[1:]), None, maps, norm, _by_taps(weight), into, grid, add=add
-        )
-        num_outputs, _, num_inputs = grads.conv_weight.shape
-        by_place = grads.conv_weight.view(num_outputs, 3, 3, num_inputs)
-        return grads._replace(conv_weight=by_place.permute(0, 3, 1, 2))
-
-    def _convolve_backward_by_library(
-        self, finished: Tensor, maps: Tensor, norm: Norm, weight: Tensor, into: Gradient, grid: Grid, *, add: bool
-    ) -> ParameterGradients:
         activated = torch.empty_like(maps, memory_format=torch.contiguous_format)
         self.activate(maps, norm, activated, grid, pool=False)
         grad_activated, grad_weight, _ = torch.ops.aten.convolution_backward(
-            as_images(finished, grid),
+            as_images(self.finish(gradient, source, grid), grid),
             as_images(activated, grid),
             weight,
             None,
@@ -236,68 +249,6 @@ class TritonKernels(PlainKernels):
         )
         norm_gradients = self._through_norm(as_rows(grad_activated), maps, norm, into, grid, pool=False, add=add)
         return ParameterGradients(*norm_gradients, grad_weight)
-
-    def _backward(
-        self,
-        gradient: Gradient,
-        source: Source | None,
-        maps: Tensor,
-        norm: Norm,
-        weight: Tensor,
-        into: Gradient,
-        grid: Grid,
-        *,
-        add: bool,
-    ) -> ParameterGradients:
-        """weight: [outputs, taps, inputs], contiguous; its gradient, too. source: None for a finished gradient."""
-        tiles = self._tiles_for(maps)
-        num_outputs, taps, num_inputs = weight.shape
-        num_columns = taps * num_outputs
-        columns_kept = _block(num_columns, tiles.columns)
-        at_once = num_columns <= columns_kept
-
-        def launch(tile: Tile, *, data: bool, weights: bool) -> tuple[Tensor, Tensor]:
-            block_k = _block(num_inputs, tile.channels) if taps > 1 else tile.channels
-            blocks = triton.cdiv(num_inputs, block_k)
-            num_programs = blocks if data else blocks * triton.cdiv(num_columns, columns_kept)
-            num_parts = _num_parts(grid, tile, num_programs, maps.device)
-            leading = (grid.num_groups, num_parts)
-            sums = _partial((*leading, 2, num_inputs) if data else (0,), maps.device)
-            weight_grads = _partial((*leading, *weight.shape) if weights else (0,), maps.device)
-            backward_kernel[(num_programs, num_parts, grid.num_groups)](
-                *_gradient_arguments(gradient, source),
-                *_pitched(maps),
-                *_norm_arguments(norm),
-                weight,
-                *_pitched(into.grad),
-                sums,
-                weight_grads,
-                _bounds(grid.row_bounds, maps.device),
-                num_inputs,
-                grid.height,
-                grid.width,
-                OUTPUTS=num_outputs,
-                TAPS=taps,
-                FINISHES=source is not None,
-                DATA=data,
-                WEIGHTS=weights,
-                ADD=add,
-                PRECISION=_precision(),
-                BLOCK_M=tile.rows,
-                BLOCK_K=block_k,
-                BLOCK_J=columns_kept if weights else _block(num_columns, tiles.data_columns),
-                num_warps=tile.num_warps if block_k > 32 else 4,
-                num_stages=tile.num_stages,
-            )
-            return sums, weight_grads
-
-        if at_once:
-            sums, weight_grads = launch(tiles.backward, data=True, weights=True)
-        else:
-            _, weight_grads = launch(tiles.weights, data=False, weights=True)
-            sums, _ = launch(tiles.data, data=True, weights=False)
-        norm_gradients = _settle(sums, norm, into, grid, add=add)
-        return ParameterGradients(*norm_gradients, weight_grads.sum((0, 1)))
 
     def activate_backward(
         self, grad: Tensor, maps: Tensor, norm: Norm, into: Gradient, grid: Grid, *, pool: bool
@@ -331,6 +282,7 @@ class TritonKernels(PlainKernels):
             STAGES=tile.num_stages,
             BLOCK_M=tile.rows,
             BLOCK_C=block_c,
+            LANES=_lanes(tile, block_c, maps),
             num_warps=tile.num_warps,
         )
         return _settle(sums, norm, into, grid, add=add)
@@ -339,14 +291,14 @@ class TritonKernels(PlainKernels):
 def _merge(partial: Tensor, moments: Moments) -> None:
     """partial: [groups, parts, 3, channels]."""
     num_groups, num_parts, _, num_channels = partial.shape
-    merge_kernel[(triton.cdiv(num_channels, _SMALLEST), num_groups)](
+    merge_kernel[(triton.cdiv(num_channels, _MERGED), num_groups)](
         partial,
         *_pitched(moments.mean),
         *_pitched(moments.var),
         num_parts,
         num_channels,
         BLOCK_P=triton.next_power_of_2(num_parts),
-        BLOCK_C=_SMALLEST,
+        BLOCK_C=_MERGED,
     )
 
 
@@ -354,7 +306,7 @@ def _settle(sums: Tensor, norm: Norm, into: Gradient, grid: Grid, *, add: bool) 
     """Add up sums [groups, parts, 2, channels]: into's a and b, and the gradients of norm's weight and bias."""
     num_groups, num_parts, _, num_channels = sums.shape
     weight_grad, bias_grad = torch.empty((2, num_channels), dtype=torch.float32, device=sums.device).unbind()
-    settle_kernel[(triton.cdiv(num_channels, _SMALLEST),)](
+    settle_kernel[(triton.cdiv(num_channels, _MERGED),)](
         sums,
         *_pitched(norm.moments.var),
         norm.weight,
@@ -370,7 +322,7 @@ def _settle(sums: Tensor, norm: Norm, into: Gradient, grid: Grid, *, add: bool) 
         OF_BATCH=norm.of_batch,
         ADD=add,
         BLOCK_P=triton.next_power_of_2(num_parts),
-        BLOCK_C=_SMALLEST,
+        BLOCK_C=_MERGED,
     )
     return weight_grad, bias_grad
 
@@ -378,6 +330,17 @@ def _settle(sums: Tensor, norm: Norm, into: Gradient, grid: Grid, *, add: bool) 
 def _block(size: int, most: int) -> int:
     """The side of a block for so many values: a power of two."""
     return max(_SMALLEST, min(most, 1 << max(0, size - 1).bit_length()))
+
+
+def _centres(maps: Tensor) -> bool:
+    """Whether moments are counted from a first mean: not of 16-bit values, whose own rounding is more than is lost."""
+    return maps.element_size() > 2
+
+
+def _lanes(tile: Tile, block_c: int, maps: Tensor) -> int:
+    """Among how many lanes a column of a block is divided, where each loads 16 bytes of a row at once."""
+    lanes_of_row = max(1, block_c * maps.element_size() // 16)
+    return max(1, min(tile.rows, tile.num_warps * 32 // lanes_of_row))
 
 
 def _every_tile(grid: Grid, num_channels: int, tile: Tile) -> tuple[int, int, int]:
@@ -418,23 +381,6 @@ def _pitched(matrix: Tensor) -> tuple[Tensor, int]:
 
 def _norm_arguments(norm: Norm) -> tuple[Tensor | int | float, ...]:
     return (*_pitched(norm.moments.mean), *_pitched(norm.moments.var), norm.weight, norm.bias, norm.eps)
-
-
-def _gradient_arguments(gradient: Gradient, source: Source | None) -> tuple[Tensor | int, ...]:
-    """Without a source, which a finished gradient doesn't need, anything stands in its place."""
-    maps, mean = (gradient.grad, gradient.a) if source is None else source
-    return (
-        *_pitched(gradient.grad),
-        *_pitched(gradient.a),
-        *_pitched(gradient.b),
-        *_pitched(maps),
-        *_pitched(mean),
-    )
-
-
-def _by_taps(weight: Tensor) -> Tensor:
-    """[outputs, inputs, 3, 3] as [outputs, 9, inputs]; a view of a weight in channels_last."""
-    return weight.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
 
 
 def _precision() -> str:

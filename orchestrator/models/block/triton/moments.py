@@ -1,8 +1,9 @@
-"""Mean and variance of every channel and group: in each program by merging tiles, then over programs.
+"""Mean and variance of every channel and group: in each program over its tiles, then over programs.
 
-A tile's values are centred about its own mean while they are in registers; what is left of them corrects that mean.
-Means and sums of squares of parts are merged in float64, a number a channel, as Chan, Golub and LeVeque do ("Updating
-Formulae and a Pairwise Algorithm …", 1979). Nothing cancels, no sum is long, and the order of every sum is fixed.
+Of float32 a program counts from the mean of its first tile, so that little cancels. Each lane adds up the rows that it
+holds anyway: nothing passes between lanes until the last tile. Means and sums of squares of programs are merged in
+float64, a number a channel, as Chan, Golub and LeVeque do ("Updating Formulae and a Pairwise Algorithm …", 1979). The
+order of every sum is fixed.
 """
 
 import triton
@@ -10,30 +11,53 @@ import triton.language as tl
 
 
 @triton.jit
-def merge_tile(values, inside, num_rows, count, mean, squares):
-    """Take a tile into (count, mean, squares) of the tiles before it, float64[channels] each.
-
-    values: float32[rows, channels], of which `num_rows` are `inside`. squares: sum of squares about the mean.
+def folded(values, FOLDED: tl.constexpr, INNER: tl.constexpr):
+    """float32[rows, channels] summed over rows that are INNER apart, FOLDED at a time: [rows / FOLDED / INNER, INNER,
+    channels]. With the numbers of a layout, lanes add only what is theirs.
     """
-    rough = tl.sum(tl.where(inside[:, None], values, 0.0), 0) / num_rows
-    centred = tl.where(inside[:, None], values - rough[None, :], 0.0)
-    left = tl.sum(centred, 0) / num_rows
-    tile_squares = (tl.sum(centred * centred, 0) - num_rows * left * left).to(tl.float64)
-    num_rows = num_rows.to(tl.float64)
-    total = count + num_rows
-    delta = rough.to(tl.float64) + left.to(tl.float64) - mean
-    squares += tile_squares + delta * delta * (count * num_rows / total)
-    return total, mean + delta * (num_rows / total), squares
+    OUTER: tl.constexpr = values.shape[0] // (FOLDED * INNER)
+    return tl.sum(tl.reshape(values, (OUTER, FOLDED, INNER, values.shape[1])), 1)
 
 
 @triton.jit
-def store_part(partial, count, mean, squares, channels, num_channels):
-    """Leave what a program has merged for `merge_kernel`. partial: float64[groups, programs, 3, channels]."""
+def add_tile(
+    values,
+    inside,
+    num_rows,
+    count,
+    origin,
+    sums,
+    squares,
+    CENTRES: tl.constexpr,
+    FOLDED: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    """Take a tile into (count, origin, sums, squares) of the tiles before it.
+
+    values: float32[rows, channels], of which `num_rows` are `inside`. origin: what is counted from, [channels]: 0, or
+    with CENTRES the first tile's mean. sums, squares: folded sums of values - origin and of its squares.
+    """
+    if CENTRES:
+        if count == 0:
+            origin = tl.sum(tl.where(inside[:, None], values, 0.0), 0) / num_rows.to(tl.float32)
+        values -= origin[None, :]
+    away = tl.where(inside[:, None], values, 0.0)
+    sums += folded(away, FOLDED, INNER)
+    squares += folded(away * away, FOLDED, INNER)
+    return count + num_rows, origin, sums, squares
+
+
+@triton.jit
+def store_part(partial, count, origin, sums, squares, channels, num_channels):
+    """Leave what a program has added up for `merge_kernel`. partial: float64[groups, programs, 3, channels]."""
     at = (tl.program_id(2) * tl.num_programs(1) + tl.program_id(1)) * 3 * num_channels + channels
     inside = channels < num_channels
-    tl.store(partial + at, count, mask=inside)
-    tl.store(partial + at + num_channels, mean, mask=inside)
-    tl.store(partial + at + 2 * num_channels, squares, mask=inside)
+    total = tl.sum(tl.sum(sums, 0), 0).to(tl.float64)
+    total_squares = tl.sum(tl.sum(squares, 0), 0).to(tl.float64)
+    divisor = tl.maximum(count, 1).to(tl.float64)
+    tl.store(partial + at, tl.zeros_like(total) + count.to(tl.float64), mask=inside)
+    tl.store(partial + at + num_channels, origin.to(tl.float64) + total / divisor, mask=inside)
+    tl.store(partial + at + 2 * num_channels, total_squares - total * total / divisor, mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_parts"])
@@ -70,18 +94,24 @@ def moments_kernel(
     num_channels,
     COPIES: tl.constexpr,
     HAS_MOMENTS: tl.constexpr,
+    CENTRES: tl.constexpr,
     STAGES: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    LANES: tl.constexpr,
 ):
-    """One program: some channels of every so-many-th tile of a group's rows, which it may also copy elsewhere."""
+    """One program: some channels of every so-many-th tile of a group's rows, which it may also copy elsewhere.
+
+    CENTRES: as in `forward_kernel`. LANES: among how many lanes a column is divided.
+    """
     group = tl.program_id(2)
     channels = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     first = tl.load(bounds + group)
     last = tl.load(bounds + group + 1)
-    count = tl.zeros((BLOCK_C,), tl.float64)
-    mean = tl.zeros((BLOCK_C,), tl.float64)
-    squares = tl.zeros((BLOCK_C,), tl.float64)
+    count = last - last
+    origin = tl.zeros((BLOCK_C,), tl.float32)
+    sums = tl.zeros((1, LANES, BLOCK_C), tl.float32)
+    squares = tl.zeros((1, LANES, BLOCK_C), tl.float32)
     for tile in tl.range(tl.program_id(1), tl.cdiv(last - first, BLOCK_M), tl.num_programs(1), num_stages=STAGES):
         start = first + tile * BLOCK_M
         rows = start + tl.arange(0, BLOCK_M)
@@ -90,7 +120,18 @@ def moments_kernel(
         if COPIES:
             tl.store(copy + rows[:, None] * copy_pitch + channels[None, :], values, mask=inside)
         if HAS_MOMENTS:
-            num_rows = tl.minimum(last - start, BLOCK_M).to(tl.float32)
-            count, mean, squares = merge_tile(values.to(tl.float32), rows < last, num_rows, count, mean, squares)
+            num_rows = tl.minimum(last - start, BLOCK_M)
+            count, origin, sums, squares = add_tile(
+                values.to(tl.float32),
+                rows < last,
+                num_rows,
+                count,
+                origin,
+                sums,
+                squares,
+                CENTRES,
+                BLOCK_M // LANES,
+                LANES,
+            )
     if HAS_MOMENTS:
-        store_part(partial, count, mean, squares, channels, num_channels)
+        store_part(partial, count, origin, sums, squares, channels, num_channels)

@@ -6,13 +6,13 @@ import triton.language as tl
 
 @triton.jit
 def load_norm(mean, mean_pitch, var, var_pitch, weight, bias, eps, group, channels, num_channels):
-    """A group's mean, 1 / std, weight / std and bias of some channels, float32; all 0 beyond the last channel."""
+    """A group's mean, weight / std and bias of some channels, float32; all 0 beyond the last channel."""
     inside = channels < num_channels
     means = tl.load(mean + group * mean_pitch + channels, mask=inside, other=0.0)
-    inverse_std = 1.0 / tl.sqrt(tl.load(var + group * var_pitch + channels, mask=inside, other=1.0) + eps)
+    inverse_std = tl.rsqrt(tl.load(var + group * var_pitch + channels, mask=inside, other=1.0) + eps)
     scale = inverse_std * tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
-    return means, inverse_std, scale, shift
+    return means, scale, shift
 
 
 @triton.jit

@@ -16,6 +16,8 @@ class Tile:
     """Loads underway."""
     programs_per_processor: int
     """How many programs share each multiprocessor's part of the rows."""
+    num_registers: int | None = None
+    """Of a thread, at most, so that several programs fit side by side; None: as many as the compiler likes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,19 +25,11 @@ class Tiles:
     """The tiles of all operations."""
 
     forward: Tile
-    """Of a convolution."""
+    """Of a 1x1 convolution."""
     outputs: int
-    """Output channels of a program of a convolution, at most."""
+    """Output channels of its programs, at most."""
     backward: Tile
-    """Where a convolution's two gradients are taken at once, its results being few."""
-    columns: int
-    """Pairs of tap and output channel at most, for gradients at once or the weight's alone."""
-    weights: Tile
-    """Of the weight's gradient alone."""
-    data: Tile
-    """Of the inputs' gradient alone."""
-    data_columns: int
-    """Pairs of tap and output channel at a time, for the inputs' gradient alone."""
+    """Of its two gradients."""
     summed: Tile
     """Of operations that sum over rows, without a product."""
     passed: Tile
@@ -43,26 +37,18 @@ class Tiles:
 
 
 NARROW = Tiles(
-    forward=Tile(rows=64, channels=64, num_warps=8, num_stages=3, programs_per_processor=2),
+    forward=Tile(rows=64, channels=64, num_warps=8, num_stages=3, programs_per_processor=2, num_registers=128),
     outputs=128,
-    backward=Tile(rows=64, channels=64, num_warps=8, num_stages=2, programs_per_processor=2),
-    columns=128,
-    weights=Tile(rows=64, channels=64, num_warps=8, num_stages=2, programs_per_processor=2),
-    data=Tile(rows=64, channels=64, num_warps=8, num_stages=3, programs_per_processor=2),
-    data_columns=64,
-    summed=Tile(rows=64, channels=64, num_warps=4, num_stages=1, programs_per_processor=2),
-    passed=Tile(rows=64, channels=64, num_warps=4, num_stages=1, programs_per_processor=1),
+    backward=Tile(rows=64, channels=64, num_warps=8, num_stages=4, programs_per_processor=1),
+    summed=Tile(rows=64, channels=64, num_warps=4, num_stages=3, programs_per_processor=2),
+    passed=Tile(rows=32, channels=128, num_warps=4, num_stages=1, programs_per_processor=1),
 )
 """Of 16-bit values."""
 WIDE = Tiles(
-    forward=Tile(rows=64, channels=32, num_warps=8, num_stages=3, programs_per_processor=2),
+    forward=Tile(rows=64, channels=32, num_warps=4, num_stages=3, programs_per_processor=2),
     outputs=128,
-    backward=Tile(rows=32, channels=64, num_warps=8, num_stages=2, programs_per_processor=2),
-    columns=128,
-    weights=Tile(rows=32, channels=64, num_warps=8, num_stages=2, programs_per_processor=2),
-    data=Tile(rows=64, channels=64, num_warps=8, num_stages=3, programs_per_processor=2),
-    data_columns=32,
-    summed=Tile(rows=64, channels=32, num_warps=4, num_stages=1, programs_per_processor=2),
-    passed=Tile(rows=64, channels=32, num_warps=4, num_stages=1, programs_per_processor=1),
+    backward=Tile(rows=32, channels=64, num_warps=8, num_stages=3, programs_per_processor=1),
+    summed=Tile(rows=64, channels=32, num_warps=4, num_stages=3, programs_per_processor=2),
+    passed=Tile(rows=32, channels=64, num_warps=4, num_stages=1, programs_per_processor=1),
 )
 """Of 32-bit values."""
