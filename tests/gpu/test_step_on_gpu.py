@@ -63,7 +63,8 @@ def test_a_gpu_of_this_kind_gets_triton_s_kernels():
 
 
 def gpu_plan(*overrides: str) -> Plan:
-    settings = ["train.global_batch_size=64", "train.batch_norm_groups=4", "data.train.image_size=32", *overrides]
+    settings = ["model.name=densenet121", "train.global_batch_size=64", "train.batch_norm_groups=4"]
+    settings += ["data.train.image_size=32", *overrides]
     facts = DatasetFacts(num_train_images=64 * 40, num_val_images=4, num_classes=10, fingerprint="sha256:0")
     cluster = ClusterShape(num_cpus=2, num_gpus=1)
     return resolve(
@@ -102,9 +103,10 @@ def losses(plan: Plan, *, recorded: bool) -> tuple[list[list[float]], str]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("drop_rate", ["0.0", "0.2"])
-def test_recorded_steps_are_replayed_and_bitwise_those_that_are_not(precision, drop_rate):
-    plan = gpu_plan(f"train.precision={precision}", f"model.drop_rate={drop_rate}", "train.channels_last=true")
+@pytest.mark.parametrize(("block", "drop_rate"), [("reference", 0.2), ("fused", 0.0), ("fused", 0.2)])
+def test_recorded_steps_are_replayed_and_bitwise_those_that_are_not(precision, block, drop_rate):
+    model = [f"model.block={block}", f"model.drop_rate={drop_rate}"]
+    plan = gpu_plan(f"train.precision={precision}", *model, "train.channels_last=true")
     replayed, how = losses(plan, recorded=True)
     assert how == "replayed"
     assert replayed == losses(plan, recorded=False)[0]

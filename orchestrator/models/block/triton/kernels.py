@@ -110,7 +110,6 @@ class TritonKernels(PlainKernels):
             BLOCK_K=tile.channels,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
-            maxnreg=tile.num_registers,
         )
         if moments is not None:
             _merge(partial, moments)
@@ -213,7 +212,6 @@ class TritonKernels(PlainKernels):
             BLOCK_N=block_n,
             num_warps=tile.num_warps,
             num_stages=tile.num_stages,
-            maxnreg=tile.num_registers,
         )
         return ParameterGradients(*_settle(sums, norm, into, grid, add=add), weight_grads.sum((0, 1)))
 

@@ -16,8 +16,6 @@ class Tile:
     """Loads underway."""
     programs_per_processor: int
     """How many programs share each multiprocessor's part of the rows."""
-    num_registers: int | None = None
-    """Of a thread, at most, so that several programs fit side by side; None: as many as the compiler likes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +35,9 @@ class Tiles:
 
 
 NARROW = Tiles(
-    forward=Tile(rows=64, channels=64, num_warps=8, num_stages=3, programs_per_processor=2, num_registers=128),
+    forward=Tile(rows=64, channels=64, num_warps=4, num_stages=4, programs_per_processor=2),
     outputs=128,
-    backward=Tile(rows=64, channels=64, num_warps=8, num_stages=4, programs_per_processor=1),
+    backward=Tile(rows=64, channels=32, num_warps=4, num_stages=4, programs_per_processor=2),
     summed=Tile(rows=64, channels=64, num_warps=4, num_stages=3, programs_per_processor=2),
     passed=Tile(rows=32, channels=128, num_warps=4, num_stages=1, programs_per_processor=1),
 )
@@ -47,7 +45,7 @@ NARROW = Tiles(
 WIDE = Tiles(
     forward=Tile(rows=64, channels=32, num_warps=4, num_stages=3, programs_per_processor=2),
     outputs=128,
-    backward=Tile(rows=32, channels=64, num_warps=8, num_stages=3, programs_per_processor=1),
+    backward=Tile(rows=32, channels=64, num_warps=4, num_stages=3, programs_per_processor=2),
     summed=Tile(rows=64, channels=32, num_warps=4, num_stages=3, programs_per_processor=2),
     passed=Tile(rows=32, channels=64, num_warps=4, num_stages=1, programs_per_processor=1),
 )
