@@ -27,15 +27,13 @@ class Stage:
     multiply_adds: int
 
 
-def stages(
-    architecture: DenseNetArchitecture, *, batch: int, image_size: int, by_library: bool, classes: int
-) -> Iterator[Stage]:
-    """All stages. by_library: 3x3 convolutions get activated maps from memory (cuDNN), not while they read (Triton)."""
+def stages(architecture: DenseNetArchitecture, *, batch: int, image_size: int, classes: int) -> Iterator[Stage]:
+    """All stages."""
     yield _stem(architecture.num_init_features, batch, image_size)
     side = (image_size + 3) // 4
     for number, block in enumerate(architecture.blocks(), start=1):
         rows = batch * side**2
-        yield _block(architecture, block, rows, number, by_library=by_library)
+        yield _block(architecture, block, rows, number)
         if block.transition_channels is not None:
             yield _transition(block.out_channels, block.transition_channels, rows, number)
             side //= 2
@@ -44,16 +42,16 @@ def stages(
 
 
 def _stem(channels: int, batch: int, image_size: int) -> Stage:
-    """7x7 convolution, norm and ReLU, 3x3 pool; no kernel of ours but norm's."""
+    """7x7 convolution, norm and ReLU, 3x3 pool, whose taps count as a value each though they are bytes."""
     images, maps = batch * image_size**2 * 3, batch * (image_size // 2) ** 2 * channels
     pooled = maps // 4
-    forward = images + maps + maps + 2 * maps + maps + pooled  # conv, moments, activate, pool
+    forward = images + maps + maps + 2 * maps + maps + 2 * pooled  # conv, moments, activate, pool
     # pool, activate_backward (gradient, maps, result), finish (gradient, maps, result), weight gradient
-    backward = pooled + maps + 3 * maps + 3 * maps + maps + images
+    backward = 2 * pooled + maps + 3 * maps + 3 * maps + maps + images
     return Stage("stem", forward, backward, 49 * 3 * maps)
 
 
-def _block(architecture: DenseNetArchitecture, block: BlockShape, rows: int, number: int, *, by_library: bool) -> Stage:
+def _block(architecture: DenseNetArchitecture, block: BlockShape, rows: int, number: int) -> Stage:
     growth_rate, width = architecture.growth_rate, architecture.bn_size * architecture.growth_rate
     # The input is copied into the block's matrix, its moments are taken; backwards the gradient is copied and finished.
     forward = 3 * rows * block.in_channels
@@ -62,19 +60,13 @@ def _block(architecture: DenseNetArchitecture, block: BlockShape, rows: int, num
     for layer in range(block.num_layers):
         inputs = block.in_channels + layer * growth_rate
         forward += rows * (inputs + width)  # pointwise
-        forward += rows * (width + growth_rate)  # 3x3
+        forward += rows * (3 * width + 3 * growth_rate)  # activated maps, 3x3, results into their place
         backward += rows * 3 * growth_rate  # finish
-        if by_library:
-            forward += rows * (2 * width + 2 * growth_rate)  # activated maps; results into their place
-            backward += rows * 2 * width  # activated maps
-            backward += rows * (growth_rate + width)  # gradient of inputs
-            backward += rows * (growth_rate + width)  # gradient of weights
-            backward += rows * 3 * width  # through the norm
-        else:
-            backward += rows * (growth_rate + width)  # gradient of weights
-            backward += rows * (growth_rate + 2 * width)  # gradient of inputs, through the norm
-        # pointwise: gradient and result of the bottleneck; maps and their gradient, which is added to
-        backward += rows * (2 * width + 3 * inputs)
+        backward += rows * 2 * width  # activated maps
+        backward += rows * 2 * (growth_rate + width)  # gradients of inputs and of weights
+        backward += rows * 3 * width  # through the norm
+        backward += rows * 3 * width  # finish
+        backward += rows * (width + 3 * inputs)  # pointwise: maps, and their gradient, which is added to
         multiply_adds += rows * (inputs * width + 9 * width * growth_rate)
     return Stage(f"block {number}", forward, backward, multiply_adds)
 
@@ -105,32 +97,19 @@ def main() -> None:
     architecture = find_architecture(arguments.model)
     if not isinstance(architecture, DenseNetArchitecture) or architecture.stem != "imagenet":
         parser.error(f"{arguments.model} is no DenseNet for ImageNet")
-    counted = {
-        name: list(
-            stages(
-                architecture,
-                batch=arguments.batch,
-                image_size=arguments.image_size,
-                by_library=by_library,
-                classes=1000,
-            )
-        )
-        for name, by_library in (("triton", False), ("cudnn", True))
-    }
+    counted = list(stages(architecture, batch=arguments.batch, image_size=arguments.image_size, classes=1000))
     size = arguments.bytes_per_value
-    totals = {name: sum(stage.forward + stage.backward for stage in found) * size for name, found in counted.items()}
-    tflop = 2 * 3 * sum(stage.multiply_adds for stage in counted["triton"]) / 1e12
+    total = sum(stage.forward + stage.backward for stage in counted) * size
+    tflop = 2 * 3 * sum(stage.multiply_adds for stage in counted) / 1e12
     if arguments.json:
-        print(json.dumps({"bytes": totals, "tflop": tflop}))
+        print(json.dumps({"bytes": total, "tflop": tflop}))
         return
     print(f"{arguments.model}, {arguments.batch} images of {arguments.image_size} px, {size} bytes a value: GB")
-    print(f"{'':14}{'forward':>9}{'backward':>9}   with 3x3 by triton; and by cudnn")
-    for ours, theirs in zip(counted["triton"], counted["cudnn"], strict=True):
-        values = [value * size / GB for value in (ours.forward, ours.backward, theirs.forward, theirs.backward)]
-        print(f"{ours.name:14}{values[0]:9.2f}{values[1]:9.2f}{values[2]:9.2f}{values[3]:9.2f}")
-    for name, total in totals.items():
-        ms = total / arguments.bandwidth / 1e9
-        print(f"all, {name:9}{total / GB:9.1f} GB, {ms:.1f} ms at {arguments.bandwidth} TB/s")
+    print(f"{'':14}{'forward':>9}{'backward':>9}")
+    for stage in counted:
+        print(f"{stage.name:14}{stage.forward * size / GB:9.2f}{stage.backward * size / GB:9.2f}")
+    ms = total / arguments.bandwidth / 1e9
+    print(f"{'all':14}{total / GB:9.1f} GB, {ms:.1f} ms at {arguments.bandwidth} TB/s")
     print(f"arithmetic    {tflop:9.2f} TFLOP")
 
 

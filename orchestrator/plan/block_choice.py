@@ -1,15 +1,19 @@
 """Which dense block a run uses: `model.block: auto` is decided here, by what was measured (docs/performance.md).
 
-On CPUs the fused block is the faster one for networks that start as ImageNet's do; it needs a C++ compiler on the
-workers. For CIFAR's small maps the reference is. On GPUs neither has been measured against the other yet.
+The fused block is the faster one for networks that start as ImageNet's do: on GPUs of the kind that it was measured on,
+and on CPUs, where it needs a C++ compiler on the workers. For CIFAR's small maps the reference is.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 
 from orchestrator.plan.architecture import DenseNetArchitecture
 from orchestrator.plan.plan import Block
 from orchestrator.plan.versions import COMPILER
+
+FUSED_GPUS: Final = ("H100", "H200")
+"""GPUs where the fused block is known to be faster: measured on an H200; an H100 is the same processor with slower
+memory."""
 
 
 def choose_block(
@@ -17,14 +21,19 @@ def choose_block(
     architecture: object,
     *,
     device: Literal["cpu", "cuda"],
+    gpu_type: str | None,
     versions: Mapping[str, str],
 ) -> Block:
-    """The block of a network of that architecture on such a device, where those versions are installed."""
+    """The block of a network of that architecture on such a device, where those versions are installed.
+
+    gpu_type: as `ClusterShape` has it.
+    """
     if asked != "auto":
         return asked
     if not isinstance(architecture, DenseNetArchitecture) or architecture.stem != "imagenet":
         return "reference"
-    return "fused" if device == "cpu" and COMPILER in versions else "reference"
+    faster = COMPILER in versions if device == "cpu" else any(known in (gpu_type or "") for known in FUSED_GPUS)
+    return "fused" if faster else "reference"
 
 
 def missing_compiler(asked: str, *, device: str, versions: Mapping[str, str]) -> str | None:

@@ -75,7 +75,7 @@ def resolve(
     placement = resolve_placement(recipe, cluster=cluster, versions=versions)
     if fault := missing_compiler(recipe.model.block, device=placement.device, versions=versions):
         raise PlanError(f"{recipe.where('model.block')}: {fault}")
-    numerics = _numerics(recipe, facts, placement, loader_available, weights_sha256)
+    numerics = _numerics(recipe, facts, placement, cluster.gpu_type, loader_available, weights_sha256)
     execution = resolve_execution(recipe, numerics, placement)
     if one_pass_fits(numerics, execution, placement, cluster):
         execution = replace(execution, groups_in_one_pass=True)
@@ -105,7 +105,7 @@ def resolve_again(before: Plan, recipe: Recipe) -> Plan:
     if recipe.model.block == "auto":
         model = recipe.model.model_copy(update={"block": was.model.block})
         recipe = recipe.model_copy(update={"model": model})
-    numerics = _numerics(recipe, facts, before.placement, was.loader, was.model.weights_sha256)
+    numerics = _numerics(recipe, facts, before.placement, None, was.loader, was.model.weights_sha256)
     execution = resolve_execution(recipe, numerics, before.placement)
     return replace(
         before,
@@ -167,6 +167,7 @@ def _numerics(
     recipe: Recipe,
     facts: DatasetFacts,
     placement: Placement,
+    gpu_type: str | None,
     loader: Literal["dali", "pytorch"],
     weights_sha256: str | None,
 ) -> Numerics:
@@ -179,6 +180,7 @@ def _numerics(
         recipe.model.block,
         architecture_of(recipe.model),
         device=placement.device,
+        gpu_type=gpu_type,
         versions=placement.versions,
     )
     return Numerics(

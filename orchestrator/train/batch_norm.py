@@ -21,6 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from orchestrator.errors import PlanError
 from orchestrator.models.block.activation import NormReLU2d
 
+_ALIGNED_BYTES = 16
+"""Where each buffer of a flat tensor begins: cuDNN's batch norm writes statistics 16 bytes at a time, unasked."""
+
 
 class RunningStatistics:
     """All running means and variances of a model, updated once a step."""
@@ -32,9 +35,10 @@ class RunningStatistics:
         ]
         self._momenta = [0.1 if module.momentum is None else module.momentum for module in self._modules]
         like = next(model.parameters())
-        num_values = sum(2 * module.num_features for module in self._modules)
+        self._aligned = _ALIGNED_BYTES // like.element_size()
+        num_values = sum(2 * self._room(module) for module in self._modules)
         self.current = torch.zeros(num_values, dtype=like.dtype, device=like.device)
-        """[2 * batch-norm channels], in the model's precision: what the modules' buffers show."""
+        """In the model's precision: what the modules' buffers show, and zeros between them."""
         self.accumulated = torch.zeros_like(self.current, dtype=torch.float64)
         """This rank's share of the sum of the groups' statistics; in float64: their order is no matter."""
         self._momentum = torch.zeros_like(self.current)
@@ -43,16 +47,20 @@ class RunningStatistics:
         self._before = self.current.clone()
         self._num_batches_before = self._num_batches.clone()
 
+    def _room(self, module: _BatchNorm) -> int:
+        """Values from where a buffer begins to where the next one does."""
+        return -(-module.num_features // self._aligned) * self._aligned
+
     def _bind(self) -> None:
         """Move every buffer into the flat tensors and leave a view of them in its place."""
         offset = 0
         for number, module in enumerate(self._modules):
-            self._momentum[offset : offset + 2 * module.num_features] = self._momenta[number]
+            self._momentum[offset : offset + 2 * self._room(module)] = self._momenta[number]
             for name in ("running_mean", "running_var"):
                 view = self.current[offset : offset + module.num_features]
                 view.copy_(getattr(module, name))
                 setattr(module, name, view)
-                offset += module.num_features
+                offset += self._room(module)
             count = self._num_batches[number]
             count.copy_(module.get_buffer("num_batches_tracked"))
             module.num_batches_tracked = count

@@ -64,7 +64,7 @@ def test_a_gpu_of_this_kind_gets_triton_s_kernels():
 
 def gpu_plan(*overrides: str) -> Plan:
     settings = ["model.name=densenet121", "train.global_batch_size=64", "train.batch_norm_groups=4"]
-    settings += ["data.train.image_size=32", *overrides]
+    settings += ["data.train.image_size=32", "cluster.workers=1", "cluster.gpus_per_worker=1", *overrides]
     facts = DatasetFacts(num_train_images=64 * 40, num_val_images=4, num_classes=10, fingerprint="sha256:0")
     cluster = ClusterShape(num_cpus=2, num_gpus=1)
     return resolve(

@@ -12,10 +12,10 @@ FACTS = DatasetFacts(num_train_images=1000, num_val_images=100, num_classes=10, 
 COMPILER = {"c++": "12.2.0"}
 
 
-def plan(recipe: str, *overrides: str, versions: dict[str, str] = COMPILER, num_gpus: int = 0) -> Plan:
+def plan(recipe: str, *overrides: str, versions: dict[str, str] = COMPILER, gpu: str | None = None) -> Plan:
     return resolve(
         load_recipe(recipe, list(overrides)),
-        cluster=ClusterShape(num_cpus=4, num_gpus=num_gpus),
+        cluster=ClusterShape(num_cpus=4, num_gpus=1 if gpu else 0, gpu_type=gpu),
         dataset=FACTS,
         versions=versions,
         loader_available="pytorch",
@@ -23,17 +23,19 @@ def plan(recipe: str, *overrides: str, versions: dict[str, str] = COMPILER, num_
 
 
 @pytest.mark.parametrize(
-    ("recipe", "versions", "num_gpus", "block"),
+    ("recipe", "versions", "gpu", "block"),
     [
-        ("densenet121", COMPILER, 0, "fused"),
-        ("densenet121", {}, 0, "reference"),
-        ("densenet121", COMPILER, 1, "reference"),
-        ("demo", COMPILER, 0, "reference"),
+        ("densenet121", COMPILER, None, "fused"),
+        ("densenet121", {}, None, "reference"),
+        ("densenet121", {}, "NVIDIA H100 80GB HBM3", "fused"),
+        ("densenet121", {}, "H200", "fused"),
+        ("densenet121", COMPILER, "Tesla T4", "reference"),
+        ("demo", COMPILER, None, "reference"),
     ],
-    ids=["a CPU", "a CPU without a compiler", "a GPU", "small images"],
+    ids=["a CPU", "a CPU without a compiler", "a GPU", "the GPU that was measured", "an old GPU", "small images"],
 )
-def test_auto_is_decided_by_network_device_and_compiler(recipe, versions, num_gpus, block):
-    assert plan(recipe, versions=versions, num_gpus=num_gpus).numerics.model.block == block
+def test_auto_is_decided_by_network_device_and_compiler(recipe, versions, gpu, block):
+    assert plan(recipe, versions=versions, gpu=gpu).numerics.model.block == block
 
 
 def test_what_is_asked_for_is_taken_and_is_part_of_the_numerics():

@@ -79,3 +79,9 @@ def test_a_step_that_is_refused_leaves_the_statistics_as_they_were() -> None:
         statistics.add_group(1.0)
     statistics.update(1, admitted=torch.tensor(False))
     assert all(torch.equal(network.state_dict()[name], before[name]) for name in before)
+
+
+def test_buffers_begin_where_a_gpu_can_write_16_bytes_at_once() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(27), nn.BatchNorm2d(5))
+    RunningStatistics(model)
+    assert all(buffer.data_ptr() % 16 == 0 for name, buffer in model.named_buffers() if "running" in name)

@@ -220,7 +220,7 @@ def _cast(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tens
     ]
     pairs = [(copy, tensor) for copy, tensor in zip(cast, tensors, strict=True) if copy is not tensor]
     if pairs:
-        torch._foreach_copy_(*(list(each) for each in zip(*pairs, strict=True)))
+        torch._foreach_copy_([copy for copy, _ in pairs], [tensor for _, tensor in pairs])
     return cast
 
 

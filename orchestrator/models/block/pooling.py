@@ -18,5 +18,6 @@ class FusedMaxPool2d(nn.MaxPool2d):
         """input: [n, c, h, w]; [n, c, (h + 1) // 2, (w + 1) // 2]."""
         if has_triton(input.device.type) and input.dtype is not torch.float64:
             pooled: Tensor = import_module("orchestrator.models.block.triton.pool").max_pool(input)
-            return pooled
-        return super().forward(input)
+        else:
+            pooled = super().forward(input)
+        return pooled
