@@ -31,26 +31,40 @@ def ledger(report: Report) -> Picture | None:
     return ledger_picture([(run.name, run.status.ledger) for run in report.runs])
 
 
-def tradeoffs(report: Report) -> Sequence[Picture]:
-    """Error against size, for each of the paper's settings that runs are in, and for other data where runs compare."""
+def tradeoffs(report: Report) -> tuple[Sequence[Picture], Sequence[str]]:
+    """Error against size, for each of the paper's settings that runs are in, and for other data where runs compare.
+
+    And why runs that have an error have no point there, as sentences.
+    """
     by_setting: dict[SettingOrImagenet | None, list[Compared]] = {}
     for compared in report.groups:
         if compared.cost is not None and compared.group.top1_error is not None:
             by_setting.setdefault(compared.setting, []).append(compared)
     pictures: list[Picture] = []
+    missing = []
     for setting, members in by_setting.items():
-        points = [
-            Point(name=each.group.label, cost=each.cost, error=drawn.mean)
-            for each in members
-            if each.cost is not None and (drawn := _error_to_draw(each)) is not None
-        ]
+        points = []
+        for each in members:
+            drawn = _error_to_draw(each)
+            if drawn is None:
+                missing.append(_no_point(each))
+            elif each.cost is not None:
+                points.append(Point(name=each.group.label, cost=each.cost, error=drawn.mean))
         if setting is not None:
             name = setting_name(setting)
             error = "top-1 error, %, one crop" if setting == "imagenet" else "test error, %"
             pictures += tradeoff_pictures(name, papers_lines(setting), points, error=error, name=setting)
         elif len({point.cost.num_parameters for point in points}) > 1:
             pictures += tradeoff_pictures("These runs", (), points, error="top-1 error, %", name="runs")
-    return pictures
+    return pictures, missing
+
+
+def _no_point(compared: Compared) -> str:
+    label, first = compared.group.label, compared.group.first.name
+    return (
+        f"{label} has no point in error against size, which is drawn for one crop: it was evaluated with ten alone. "
+        f"`dnctl eval {first} --crops 1` keeps what one comes to."
+    )
 
 
 def _error_to_draw(compared: Compared) -> Spread | None:

@@ -34,9 +34,10 @@ def write_report(runs: Sequence[RunDirectory], folder: Path, *, progress: Progre
     progress("drawing", 0, 3)
     curves, ledger = drawn.curves(report), drawn.ledger(report)
     progress("drawing", 1, 3)
-    tradeoffs = drawn.tradeoffs(report)
+    tradeoffs, undrawn = drawn.tradeoffs(report)
     progress("drawing", 2, 3)
-    reuse, missing = drawn.reuse(report, progress=progress)
+    reuse, unread = drawn.reuse(report, progress=progress)
+    missing = [*undrawn, *unread]
     pictures = Pictures(curves=curves, tradeoffs=tradeoffs, reuse=reuse, ledger=ledger, missing=missing)
     files.make_directory(folder)
     figures = {}

@@ -207,3 +207,10 @@ def test_a_browser_that_may_fetch_nothing_draws_the_page(written: Written, tmp_p
     with Image.open(picture) as drawn:
         colors = {color for _, color in drawn.convert("RGB").getcolors(1 << 24)}
     assert {(0, 114, 178), (213, 94, 0)} <= colors, "no line in the colours of the figures"
+
+
+def test_a_run_of_ten_crops_alone_has_no_point_and_the_page_says_how_it_gets_one(tmp_path: Path):
+    run = make_run(tmp_path, "ten", "densenet121", "train.epochs=3", "data.eval.crops=10", final_error=26.0)
+    written = _write([run], tmp_path / "report")
+    assert any("ten has no point" in said and "dnctl eval ten --crops 1" in said for said in written.missing_figures)
+    assert "ten has no point in error against size" in written.html.read_text()
