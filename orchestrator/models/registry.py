@@ -1,13 +1,12 @@
-"""Models by name: ours, DenseNets among them registered with timm as `dnctl_densenet121` and so on, and timm's."""
+"""Models by name: ours, and timm's, for which alone timm is imported: that takes ten seconds of a processor."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Final
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
 from orchestrator.errors import UsageError
@@ -15,11 +14,8 @@ from orchestrator.models.block import BlockKind
 from orchestrator.models.densenet import DenseNet
 from orchestrator.models.initial import Init
 from orchestrator.models.residual import ResidualNet
-from orchestrator.models.timm_model import timm_model
 from orchestrator.plan.architecture import DenseNetArchitecture
-from orchestrator.plan.networks import DEFAULT_TASKS, NETWORKS, TIMM_PREFIX, Architecture, find_architecture
-
-_ARCHITECTURE_FIELDS: Final = tuple(field.name for field in dataclasses.fields(DenseNetArchitecture))
+from orchestrator.plan.networks import TIMM_PREFIX, Architecture, find_architecture
 
 
 def create_model(
@@ -54,8 +50,11 @@ def create_model(
                 memory_efficient=memory_efficient,
                 block=block != "reference",
             )
-            return timm_model(name.removeprefix(TIMM_PREFIX), num_classes=num_classes, in_chans=in_chans, **changes)
-        architecture = _architecture(name, changes)
+            model: nn.Module = import_module("orchestrator.models.timm_model").timm_model(
+                name.removeprefix(TIMM_PREFIX), num_classes=num_classes, in_chans=in_chans, **changes
+            )
+            return model
+        architecture = changed_architecture(name, changes)
         if isinstance(architecture, DenseNetArchitecture):
             _refuse(name, stochastic_depth=stochastic_depth)
             return DenseNet(
@@ -78,7 +77,8 @@ def create_model(
         )
 
 
-def _architecture(name: str, changes: dict[str, Any]) -> Architecture:
+def changed_architecture(name: str, changes: dict[str, Any]) -> Architecture:
+    """The network of that name with other fields. Raises NotFoundError for the name, UsageError for a field."""
     named = find_architecture(name)
     fields = [field.name for field in dataclasses.fields(named)]
     unknown = sorted(changes.keys() - set(fields))
@@ -109,52 +109,3 @@ def _weights_drawn_from(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-def _registered_name(name: str) -> str:
-    return f"dnctl_{name}"
-
-
-def _timm_config(architecture: Architecture) -> dict[str, Any]:
-    """What timm wants to know of a model for which there are no weights to download."""
-    task = DEFAULT_TASKS[architecture.stem]
-    return {
-        "num_classes": task.num_classes,
-        "input_size": (3, task.image_size, task.image_size),
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "interpolation": "bicubic",
-        "crop_pct": 0.875,
-        "first_conv": "features.conv0",
-        "classifier": "classifier",
-    }
-
-
-def _entry_point(name: str) -> Callable[..., nn.Module]:
-    """A function that timm calls to make our model `name`, with timm's builder around it."""
-
-    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        changes = {field: kwargs.pop(field) for field in _ARCHITECTURE_FIELDS if field in kwargs}
-        model: nn.Module = build_model_with_cfg(
-            DenseNet,
-            create.__name__,
-            pretrained,
-            architecture=_architecture(name, changes),
-            feature_cfg={"flatten_sequential": True},
-            **kwargs,
-        )
-        return model
-
-    create.__name__ = _registered_name(name)
-    return create
-
-
-_DENSENETS: Final = {
-    name: architecture for name, architecture in NETWORKS.items() if isinstance(architecture, DenseNetArchitecture)
-}
-# timm finds the configurations under this name in the module of the functions that it registers.
-default_cfgs = generate_default_cfgs(
-    {_registered_name(name): _timm_config(architecture) for name, architecture in _DENSENETS.items()}
-)
-for _name in _DENSENETS:
-    register_model(_entry_point(_name))

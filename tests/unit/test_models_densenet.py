@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+import orchestrator.models.timm_entries  # noqa: F401
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.models import create_model
 from orchestrator.plan.architecture import DENSENETS, DenseNetArchitecture
