@@ -4,6 +4,8 @@
 
 - `images_per_s/torchrun`: the rate of long steps, from the first logged step to the last one of an epoch, against the
   loop under torchrun. The goal is 0.99. Both train reference blocks; `--block auto` lets dnctl take its faster ones.
+- `images_per_s/loop_alone`: the same against dnctl's own loop under torchrun (loop_alone.py): what Ray and the driver
+  take of the machine.
 - `first_step_cold/…`: from typing the command to the first optimiser step done, of a small network, where no cluster is
   up: dnctl and the Ray Train script start one, torchrun needs none.
 - `first_step_warm/…`: the same where dnctl's cluster of this machine is up. The Ray Train script uses that one, too.
@@ -35,7 +37,9 @@ from orchestrator.engine import local_cluster
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.segments import read_segments
 
-BARE_DDP, BARE_RAY = (str(Path(__file__).with_name(name)) for name in ("bare_ddp.py", "bare_ray.py"))
+BARE_DDP, BARE_RAY, LOOP_ALONE = (
+    str(Path(__file__).with_name(name)) for name in ("bare_ddp.py", "bare_ray.py", "loop_alone.py")
+)
 SMALL_MODEL, SMALL_IMAGE_SIZE, SMALL_NUM_STEPS = "densenet_demo", 32, 2
 
 StepTimes = Mapping[int, float]
@@ -75,10 +79,10 @@ class Bench:
         attempt = RunDirectory(self.folder / "runs" / name).attempt(1)
         return {0: typed_at} | {row["step"]: row["time"] for row in read_segments(attempt.path, "metrics")}
 
-    def torchrun(self) -> StepTimes:
-        """The bare loop under torchrun."""
+    def torchrun(self, script: str = BARE_DDP) -> StepTimes:
+        """A loop under torchrun; the bare one if none is named."""
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        return self._bare([*command, str(self.num_workers), BARE_DDP])
+        return self._bare([*command, str(self.num_workers), script])
 
     def ray_train_alone(self) -> StepTimes:
         """The bare loop under Ray Train, on a cluster that its script starts."""
@@ -203,14 +207,16 @@ class Comparison:
 
 def compare_rates(arguments: argparse.Namespace) -> Comparison:
     """Images/s of long steps."""
-    ours, torchrun = [], []
+    ours, torchrun, alone = [], [], []
     num_images = arguments.batch * arguments.steps
     with bench(arguments, model=arguments.model, image_size=arguments.image_size, num_images=num_images) as place:
         for _ in range(arguments.repeats):
             torchrun.append(images_per_s(place.torchrun(), arguments))
+            alone.append(images_per_s(place.torchrun(LOOP_ALONE), arguments))
             ours.append(images_per_s(place.dnctl(), arguments))
             place.end_cluster()
-    return Comparison(name="images_per_s", unit="images/s", ours=ours, peers={"torchrun": torchrun})
+    peers = {"torchrun": torchrun, "loop_alone": alone}
+    return Comparison(name="images_per_s", unit="images/s", ours=ours, peers=peers)
 
 
 def images_per_s(times: StepTimes, arguments: argparse.Namespace) -> float:

@@ -1,0 +1,60 @@
+"""dnctl's training loop without Ray, for overhead.py: what is left of a run's cost is Ray's and the driver's.
+
+    torchrun --standalone --nproc-per-node 2 benchmarks/loop_alone.py PLAN ROOT TIMES
+
+The first rank writes to TIMES when it had done every step that a run logs. Nothing is saved.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from orchestrator.data.index import index_dataset
+from orchestrator.plan.plan import Plan
+from orchestrator.run.checkpoints import Checkpoint
+from orchestrator.train.loop import train
+from orchestrator.train.process import prepare_process
+from orchestrator.train.reporter import SilentReporter
+from orchestrator.train.world import World
+
+
+class Recorder(SilentReporter):
+    """Keeps when steps were done."""
+
+    def __init__(self) -> None:
+        self.times: dict[int, float] = {}
+
+    def report(self, progress: Any, row: Mapping[str, Any] | None = None) -> None:
+        """Keep a logged step's time."""
+        if row is not None:
+            self.times[row["step"]] = row["time"]
+
+    def save(self, *, step: int, **_: object) -> Checkpoint:
+        """Save nothing."""
+        return Checkpoint(path=Path("nowhere"), step=step, attempt=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", type=Path, help="a plan.json")
+    parser.add_argument("root", help="the data set")
+    parser.add_argument("times", type=Path, help="where the times of steps are written to")
+    arguments = parser.parse_args()
+    plan = Plan.from_json(arguments.plan.read_text())
+    prepare_process(plan)
+    dist.init_process_group("gloo")
+    world = World(rank=dist.get_rank(), size=dist.get_world_size(), device=torch.device("cpu"))
+    recorder = Recorder()
+    train(plan, index_dataset(arguments.root), world, recorder)
+    if world.is_first:
+        arguments.times.write_text(json.dumps(recorder.times))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
