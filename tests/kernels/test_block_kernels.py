@@ -172,6 +172,16 @@ def test_moments_of_values_far_from_zero_lose_nothing(device):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_the_variance_of_large_values_that_are_all_alike_is_never_negative(device, dtype):
+    grid = Grid(group_sizes=(9,), height=7, width=7, num_values=(441,))
+    maps = torch.linspace(100.3, 3000.7, 40).repeat(grid.num_rows, 1).to(device, dtype)
+    results = torch.empty((2, 1, 40), device=device)
+    small_kernels().moments(maps, Moments(*results), grid)
+    assert (results[1] >= 0).all()
+    torch.testing.assert_close(results[0, 0], maps[0].float(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("grid", [GRID, ONE_GROUP])
 @pytest.mark.parametrize("name", ["pointwise", "convolve"])
 def test_forward(device, kernels, grid, dtype, name):

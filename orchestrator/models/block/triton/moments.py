@@ -12,8 +12,9 @@ import triton.language as tl
 
 @triton.jit
 def folded(values, FOLDED: tl.constexpr, INNER: tl.constexpr):
-    """float32[rows, channels] summed over rows that are INNER apart, FOLDED at a time: [rows / FOLDED / INNER, INNER,
-    channels]. With the numbers of a layout, lanes add only what is theirs.
+    """float32[rows, channels] summed over rows that are INNER apart, FOLDED at a time.
+
+    Returns [rows / FOLDED / INNER, INNER, channels]. With the numbers of a layout, lanes add only what is theirs.
     """
     OUTER: tl.constexpr = values.shape[0] // (FOLDED * INNER)
     return tl.sum(tl.reshape(values, (OUTER, FOLDED, INNER, values.shape[1])), 1)
@@ -57,7 +58,9 @@ def store_part(partial, count, origin, sums, squares, channels, num_channels):
     divisor = tl.maximum(count, 1).to(tl.float64)
     tl.store(partial + at, tl.zeros_like(total) + count.to(tl.float64), mask=inside)
     tl.store(partial + at + num_channels, origin.to(tl.float64) + total / divisor, mask=inside)
-    tl.store(partial + at + 2 * num_channels, total_squares - total * total / divisor, mask=inside)
+    about_mean = total_squares - total * total / divisor
+    about_mean = tl.where(about_mean < 0.0, 0.0, about_mean)  # by rounding, where all values are alike; keeps NaN
+    tl.store(partial + at + 2 * num_channels, about_mean, mask=inside)
 
 
 @triton.jit(do_not_specialize=["num_parts"])
