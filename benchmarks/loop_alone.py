@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from time import time
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class Recorder(SilentReporter):
     def report(self, progress: Any, row: Mapping[str, Any] | None = None) -> None:
         """Keep a logged step's time."""
         if row is not None:
-            self.times[row["step"]] = row["time"]
+            self.times[row["step"]] = time()
 
     def save(self, *, step: int, **_: object) -> Checkpoint:
         """Save nothing."""
