@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from common import commit, machine
 from torch import nn
+from unsaved import UnsavedReporter
 
 from orchestrator.data.index import index_dataset
 from orchestrator.data.prepare.demo import write_demo
@@ -23,17 +24,15 @@ from orchestrator.engine.planning import make_plan
 from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.plan import Plan
 from orchestrator.recipe.load import load_recipe
-from orchestrator.run.checkpoints import Checkpoint
 from orchestrator.train import loop
 from orchestrator.train.network import build_network
-from orchestrator.train.reporter import SilentReporter
 from orchestrator.train.world import World
 from tests.peers import timm_densenet_for_small_images
 
 Build = Callable[[Plan, torch.device], nn.Module]
 
 
-class Recorder(SilentReporter):
+class Recorder(UnsavedReporter):
     """Keeps what each evaluation said, and nothing else."""
 
     def __init__(self) -> None:
@@ -43,10 +42,6 @@ class Recorder(SilentReporter):
         """Keep an evaluation."""
         if kind == "evaluated":
             self.epochs.append({"loss": float(details["loss"]), "error": 100 - float(details["top1"])})
-
-    def save(self, *, step: int, **_: object) -> Checkpoint:
-        """Save nothing."""
-        return Checkpoint(path=Path("nowhere"), step=step, attempt=1)
 
 
 def of_timm(plan: Plan, device: torch.device) -> nn.Module:

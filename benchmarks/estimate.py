@@ -98,13 +98,14 @@ def plan_case(case: Case, root: Path, cluster: ClusterShape) -> Plan:
 
 def train_measured(plan: Plan, root: Path) -> Measurement:
     """Train to the end in this process, which must have done nothing before."""
+    from unsaved import UnsavedReporter
+
     from orchestrator.train.loop import train
-    from orchestrator.train.reporter import SilentReporter
     from orchestrator.train.world import World
 
     dataset, world = index_dataset(root), World.single(plan.placement.device)
     before_bytes, started_at = peak_bytes(), perf_counter()
-    train(plan, dataset, world, SilentReporter())
+    train(plan, dataset, world, UnsavedReporter())
     total_s = perf_counter() - started_at
     return Measurement(total_s=total_s, memory_bytes=peak_bytes() - before_bytes)
 

@@ -14,17 +14,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from unsaved import UnsavedReporter
 
 from orchestrator.data.index import index_dataset
 from orchestrator.plan.plan import Plan
-from orchestrator.run.checkpoints import Checkpoint
 from orchestrator.train.loop import train
 from orchestrator.train.process import prepare_process
-from orchestrator.train.reporter import SilentReporter
 from orchestrator.train.world import World
 
 
-class Recorder(SilentReporter):
+class Recorder(UnsavedReporter):
     """Keeps when steps were done."""
 
     def __init__(self) -> None:
@@ -34,10 +33,6 @@ class Recorder(SilentReporter):
         """Keep a logged step's time."""
         if row is not None:
             self.times[row["step"]] = time()
-
-    def save(self, *, step: int, **_: object) -> Checkpoint:
-        """Save nothing."""
-        return Checkpoint(path=Path("nowhere"), step=step, attempt=1)
 
 
 def main() -> None:
