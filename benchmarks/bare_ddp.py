@@ -81,13 +81,18 @@ def train(plan: Plan, root: str, times_path: Path, *, rank: int, device: torch.d
         times_path.write_text(json.dumps(times))
 
 
-def main() -> None:
-    """One rank of those that torchrun starts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def loop_arguments(description: str | None) -> argparse.ArgumentParser:
+    """What a loop under torchrun is told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path, help="a plan.json")
     parser.add_argument("root", help="the data set")
     parser.add_argument("times", type=Path, help="where the times of steps are written to")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """One rank of those that torchrun starts."""
+    arguments = loop_arguments(__doc__).parse_args()
     plan = Plan.from_json(arguments.plan.read_text())
     device = torch.device(plan.placement.device)
     if device.type == "cuda":

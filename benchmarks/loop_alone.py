@@ -5,15 +5,14 @@
 The first rank writes to TIMES when it had done every step that a run logs. Nothing is saved.
 """
 
-import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from time import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from bare_ddp import loop_arguments
 from unsaved import UnsavedReporter
 
 from orchestrator.data.index import index_dataset
@@ -36,11 +35,7 @@ class Recorder(UnsavedReporter):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("plan", type=Path, help="a plan.json")
-    parser.add_argument("root", help="the data set")
-    parser.add_argument("times", type=Path, help="where the times of steps are written to")
-    arguments = parser.parse_args()
+    arguments = loop_arguments(__doc__).parse_args()
     plan = Plan.from_json(arguments.plan.read_text())
     prepare_process(plan)
     dist.init_process_group("gloo")

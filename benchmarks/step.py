@@ -4,10 +4,10 @@
                               [--peers timm_eager …] [--repeats 2] [--steps 3] [--no-error]
 
 Needs torch, timm and torchvision, on CPUs or a GPU; no Ray, no DALI. Every measurement is a process of its own, and
-rounds are interleaved. A step is forward pass, loss and backward pass; peers run contiguous and in channels_last, with
-cudnn.benchmark on, and count by the faster of the two. Peak memory is what a step adds to a process that has model and
-images (on a GPU: what the allocator gave out). The error is that of all gradients together, against the reference in
-float64 on the same weights and images, relative to their norm.
+rounds are interleaved. A step is forward pass, loss and backward pass; on a GPU ours is recorded as a CUDA graph and
+replayed. Peers run contiguous and in channels_last, with cudnn.benchmark on, and count by the faster of the two. Peak
+memory is what a step adds to a process that has model and images (on a GPU: what the allocator gave out). The error is
+that of all gradients together, against the reference in float64 on the same weights and images, relative to their norm.
 
 On a CPU the peer is timm unless --peers says otherwise: torchvision computes the same operations, and compiled peers
 take minutes of compiling each.

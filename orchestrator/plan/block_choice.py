@@ -1,19 +1,19 @@
 """Which dense block a run uses: `model.block: auto` is decided here, by what was measured (docs/performance.md).
 
-The fused block is the faster one for networks that start as ImageNet's do: on GPUs of the kind that it was measured on,
-and on CPUs, where it needs a C++ compiler on the workers. For CIFAR's small maps the reference is.
+The fused block is the faster one for networks that start as ImageNet's do: in 16 bits on GPUs of the kind that it was
+measured on, and on CPUs, where it needs a C++ compiler on the workers. For CIFAR's small maps the reference is.
 """
 
 from collections.abc import Mapping
 from typing import Final, Literal
 
 from orchestrator.plan.architecture import DenseNetArchitecture
-from orchestrator.plan.plan import Block
+from orchestrator.plan.plan import Block, Precision
 from orchestrator.plan.versions import COMPILER
 
 FUSED_GPUS: Final = ("H100", "H200")
-"""GPUs where the fused block is known to be faster: measured on an H200; an H100 is the same processor with slower
-memory."""
+"""GPUs where the fused block is known to be faster: measured on an H200 in bf16; an H100 is the same processor with
+slower memory, and fp16 the same work. In fp32 it was never held against the reference."""
 
 
 def choose_block(
@@ -22,6 +22,7 @@ def choose_block(
     *,
     device: Literal["cpu", "cuda"],
     gpu_type: str | None,
+    precision: Precision,
     versions: Mapping[str, str],
 ) -> Block:
     """The block of a network of that architecture on such a device, where those versions are installed.
@@ -32,7 +33,10 @@ def choose_block(
         return asked
     if not isinstance(architecture, DenseNetArchitecture) or architecture.stem != "imagenet":
         return "reference"
-    faster = COMPILER in versions if device == "cpu" else any(known in (gpu_type or "") for known in FUSED_GPUS)
+    if device == "cpu":
+        faster = COMPILER in versions
+    else:
+        faster = precision != "fp32" and any(known in (gpu_type or "") for known in FUSED_GPUS)
     return "fused" if faster else "reference"
 
 

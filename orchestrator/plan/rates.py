@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from orchestrator.plan.plan import Numerics, Placement, Precision
+from orchestrator.plan.plan import Block, Numerics, Placement, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class MeasuredRate:
     images_per_s: float
     source: str
     """Who measured it and how, in words."""
+    block: Block | None = None
+    """What computed the blocks; None: the rate stands for any."""
 
 
 def published_rates() -> tuple[MeasuredRate, ...]:
@@ -55,4 +57,5 @@ def _stands_for(rate: MeasuredRate, numerics: Numerics, placement: Placement, gp
         and rate.image_size == numerics.train_transform.image_size
         and numerics.precision in rate.precisions
         and rate.channels_last == numerics.channels_last
+        and rate.block in (None, numerics.model.block)
     )

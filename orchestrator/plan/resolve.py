@@ -181,6 +181,7 @@ def _numerics(
         architecture_of(recipe.model),
         device=placement.device,
         gpu_type=gpu_type,
+        precision=train.precision,
         versions=placement.versions,
     )
     return Numerics(

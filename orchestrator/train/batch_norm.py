@@ -22,7 +22,7 @@ from orchestrator.errors import PlanError
 from orchestrator.models.block.activation import NormReLU2d
 
 _ALIGNED_BYTES = 16
-"""Where each buffer of a flat tensor begins: cuDNN's batch norm writes statistics 16 bytes at a time, unasked."""
+"""Buffers of a flat tensor begin at multiples of it: cuDNN's batch norm writes statistics 16 bytes at a time."""
 
 
 class RunningStatistics:

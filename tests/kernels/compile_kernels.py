@@ -86,6 +86,11 @@ def launch_all(dtype: torch.dtype) -> None:
     kernels.convolve_backward(above, added, bottleneck, norm2, weight2, between, GRID, add=False)
     source = Source(bottleneck, norm2.moments.mean)
     kernels.pointwise_backward(between, source, inputs, norm1, weight1, gradient(grads[:, :96]), GRID, add=True)
+    widest, of_widest = gradient(matrix(256)), moments(256)
+    weight = torch.empty(256, 96, dtype=dtype)
+    kernels.pointwise_backward(
+        widest, Source(widest.grad, of_widest.mean), inputs, norm1, weight, gradient(grads[:, :96]), GRID, add=False
+    )
     pooled = torch.empty(GRID.pooled().num_rows, 256, dtype=dtype)
     for pool, results in ((True, pooled), (False, matrix(256))):
         kernels.activate(maps, norm(known), results, GRID, pool=pool)

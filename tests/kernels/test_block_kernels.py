@@ -288,6 +288,19 @@ def test_double_precision_goes_the_plain_way(device, kernels):
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
 
+def test_the_gradients_of_a_layer_too_wide_for_a_program_are_plain(device, kernels):
+    inputs = case(ONE_GROUP, torch.float32, device, num_outputs=260).to(torch.float32)
+    found = []
+    for implementation in (kernels, PlainKernels()):
+        into = inputs.fresh_into()
+        grads = implementation.pointwise_backward(
+            inputs.gradient(), inputs.source(), inputs.maps, inputs.norm(), inputs.pointwise, into, ONE_GROUP, add=True
+        )
+        found.append((*grads, *into))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
+
+
 def test_results_are_the_same_bits_on_every_run(device, kernels):
     def once() -> Iterator[Tensor]:
         inputs = case(GRID, torch.float32, device).to(torch.float32)

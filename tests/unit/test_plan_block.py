@@ -23,19 +23,29 @@ def plan(recipe: str, *overrides: str, versions: dict[str, str] = COMPILER, gpu:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "versions", "gpu", "block"),
+    ("recipe", "versions", "gpu", "precision", "block"),
     [
-        ("densenet121", COMPILER, None, "fused"),
-        ("densenet121", {}, None, "reference"),
-        ("densenet121", {}, "NVIDIA H100 80GB HBM3", "fused"),
-        ("densenet121", {}, "H200", "fused"),
-        ("densenet121", COMPILER, "Tesla T4", "reference"),
-        ("demo", COMPILER, None, "reference"),
+        ("densenet121", COMPILER, None, "fp32", "fused"),
+        ("densenet121", {}, None, "fp32", "reference"),
+        ("densenet121", {}, "NVIDIA H100 80GB HBM3", "fp16", "fused"),
+        ("densenet121", {}, "H200", "bf16", "fused"),
+        ("densenet121", COMPILER, "H200", "fp32", "reference"),
+        ("densenet121", COMPILER, "Tesla T4", "fp16", "reference"),
+        ("demo", COMPILER, None, "fp32", "reference"),
     ],
-    ids=["a CPU", "a CPU without a compiler", "a GPU", "the GPU that was measured", "an old GPU", "small images"],
+    ids=[
+        "a CPU",
+        "a CPU without a compiler",
+        "its sister",
+        "the GPU that was measured",
+        "not in fp32",
+        "an old GPU",
+        "small images",
+    ],
 )
-def test_auto_is_decided_by_network_device_and_compiler(recipe, versions, gpu, block):
-    assert plan(recipe, versions=versions, gpu=gpu).numerics.model.block == block
+def test_auto_is_decided_by_network_device_precision_and_compiler(recipe, versions, gpu, precision, block):
+    chosen = plan(recipe, f"train.precision={precision}", versions=versions, gpu=gpu)
+    assert chosen.numerics.model.block == block
 
 
 def test_what_is_asked_for_is_taken_and_is_part_of_the_numerics():

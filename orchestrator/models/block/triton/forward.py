@@ -50,7 +50,7 @@ def forward_kernel(
     known_outputs = (outputs < num_outputs)[None, :]
     chunks = tl.cdiv(num_inputs, BLOCK_K)
     tiles = tl.cdiv(tl.maximum(tl.cdiv(last - first, BLOCK_M) - tl.program_id(1), 0), tl.num_programs(1)).to(tl.int32)
-    count = last - last
+    count = last - last  # 0, as whole a number as rows are
     origin = tl.zeros((BLOCK_N,), tl.float32)
     sums = tl.zeros((BLOCK_M // 16, 8, BLOCK_N), tl.float32)
     squares = tl.zeros((BLOCK_M // 16, 8, BLOCK_N), tl.float32)

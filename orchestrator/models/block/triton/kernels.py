@@ -23,12 +23,14 @@ from orchestrator.models.block.triton.tiles import NARROW, WIDE, Tile, Tiles
 
 _SMALLEST = 16
 """Of a block's sides in a product of matrices."""
+_WIDEST = 256
+"""Outputs of a 1x1 convolution at most, for whose gradients a program finds room."""
 _MERGED = 4
 """Channels whose parts a program adds up: few, so that many programs share the reading."""
 
 
 class TritonKernels(PlainKernels):
-    """`Kernels` for a GPU, or Triton's interpreter. float64 goes the plain way.
+    """`Kernels` for a GPU, or Triton's interpreter. float64 goes the plain way, and so do very wide layers backwards.
 
     3x3 convolutions are cuDNN's, on activated maps: read by a kernel of ours tap by tap, maps would pass the cache nine
     times.
@@ -183,11 +185,11 @@ class TritonKernels(PlainKernels):
         add: bool,
     ) -> ParameterGradients:
         """See `Kernels`."""
-        if maps.dtype is torch.float64:
+        num_outputs, num_inputs = weight.shape
+        if maps.dtype is torch.float64 or num_outputs > _WIDEST:
             return super().pointwise_backward(gradient, source, maps, norm, weight, into, grid, add=add)
         tiles = self._tiles_for(maps)
         tile = tiles.backward
-        num_outputs, num_inputs = weight.shape
         block_n = max(_SMALLEST, triton.next_power_of_2(num_outputs))
         blocks = triton.cdiv(num_inputs, tile.channels)
         num_parts = _num_parts(grid, tile, blocks, maps.device)
