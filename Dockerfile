@@ -11,8 +11,13 @@ COPY orchestrator orchestrator
 COPY recipes recipes
 COPY cluster cluster
 # The lock holds what is for development, too: as a constraint it gives the version of what is needed.
-RUN pip install --no-cache-dir --constraint requirements.lock uv \
-    && uv pip install --system --no-cache --constraint requirements.lock --build-constraint requirements.lock ".[cuda130]" \
+# Bytecode is compiled now: who runs the image may not write it. Triton and the fused block want a compiler.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/* \
+    && pip install --no-cache-dir --constraint requirements.lock uv \
+    && uv pip install --system --no-cache --compile-bytecode --constraint requirements.lock --build-constraint requirements.lock ".[cuda130]" \
     && useradd --uid 1000 --create-home dnctl
 
 USER 1000

@@ -1,7 +1,7 @@
 """Which dense block a run uses: `model.block: auto` is decided here, by what was measured (docs/performance.md).
 
 The fused block is the faster one for networks that start as ImageNet's do: in 16 bits on GPUs of the kind that it was
-measured on, and on CPUs, where it needs a C++ compiler on the workers. For CIFAR's small maps the reference is.
+measured on, and on CPUs; both take a compiler on the workers. For CIFAR's small maps the reference is.
 """
 
 from collections.abc import Mapping
@@ -33,18 +33,15 @@ def choose_block(
         return asked
     if not isinstance(architecture, DenseNetArchitecture) or architecture.stem != "imagenet":
         return "reference"
-    if device == "cpu":
-        faster = COMPILER in versions
-    else:
-        faster = precision != "fp32" and any(known in (gpu_type or "") for known in FUSED_GPUS)
-    return "fused" if faster else "reference"
+    faster = device == "cpu" or (precision != "fp32" and any(known in (gpu_type or "") for known in FUSED_GPUS))
+    return "fused" if faster and COMPILER in versions else "reference"
 
 
-def missing_compiler(asked: str, *, device: str, versions: Mapping[str, str]) -> str | None:
+def missing_compiler(asked: str, *, versions: Mapping[str, str]) -> str | None:
     """What is wrong with asking for the fused block there, or None."""
-    if asked != "fused" or device != "cpu" or COMPILER in versions:
+    if asked != "fused" or COMPILER in versions:
         return None
     return (
-        "the fused block is compiled on CPUs, and there is no C++ compiler here: install g++, name another one in the "
-        "environment variable CXX, or set it to auto or reference"
+        "the fused block is compiled where it runs, and there is no C++ compiler here: install g++, name another one "
+        "in the environment variable CXX, or set it to auto or reference"
     )

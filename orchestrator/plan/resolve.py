@@ -73,7 +73,7 @@ def resolve(
     if faults or facts is None:
         raise _error(faults)
     placement = resolve_placement(recipe, cluster=cluster, versions=versions)
-    if fault := missing_compiler(recipe.model.block, device=placement.device, versions=versions):
+    if fault := missing_compiler(recipe.model.block, versions=versions):
         raise PlanError(f"{recipe.where('model.block')}: {fault}")
     numerics = _numerics(recipe, facts, placement, cluster.gpu_type, loader_available, weights_sha256)
     execution = resolve_execution(recipe, numerics, placement)

@@ -12,7 +12,7 @@ from orchestrator.models.block import activation, fused
 from orchestrator.models.block.compile import NoCompilerError, build
 from orchestrator.models.block.groups import set_group_sizes
 from orchestrator.models.block.plain import PlainKernels
-from orchestrator.models.block.select import kernels_for
+from orchestrator.models.block.select import has_triton, kernels_for
 
 NETWORKS = ["densenet121", "densenet_demo", "densenet22_6", "densenetbc40_12"]
 
@@ -214,6 +214,15 @@ def test_without_a_compiler_the_block_still_runs_and_says_so(monkeypatch, tmp_pa
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert kernels_for.__wrapped__("cpu").name == "plain"
     assert "no compiler no-such-compiler: install g++" in caplog.text
+
+
+def test_triton_is_not_taken_where_it_could_not_start(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.delenv("CC", raising=False)
+    assert has_triton.__wrapped__("cuda")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not has_triton.__wrapped__("cuda")
+    assert "install gcc" in caplog.text
 
 
 @pytest.mark.slow
