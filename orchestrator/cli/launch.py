@@ -60,12 +60,11 @@ def launch(
     from orchestrator.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    target = named_cluster(cluster)
     if dry_run:
+        target = named_cluster(cluster)
         _print_plan(_plan_here(loaded, None) if target is None else plan_for(loaded, target), json_output=json_output)
         return
-    if target is not None:
-        target.refuse_other_storage(storage_root())
+    target = _reached_cluster(cluster)
     run = new_run(storage_root(), name=name, recipe_name=loaded.name or "run", now=datetime.now(UTC).astimezone())
     others = _runs_before(run, after)
     plan = _plan_here(loaded, run) if target is None else None
@@ -75,6 +74,21 @@ def launch(
     run.create(now=time())
     submit(run, loaded, plan, target, after=others)
     _finish(run, target, detach=detach, json_output=json_output)
+
+
+def _reached_cluster(name: str | None, *, last: str | None = None) -> "Cluster | None":
+    """The cluster that is named, or else the last one; None for this machine's own. Nothing has been written yet.
+
+    Raises UsageError if its storage is another one, ClusterError if it doesn't answer, refuses, or has other versions.
+    """
+    from orchestrator.engine.clusters import named_cluster
+    from orchestrator.engine.jobs import connect
+
+    target = named_cluster(name, last=last)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
+        connect(target)
+    return target
 
 
 def _runs_before(run: RunDirectory, names: list[str] | None) -> list[RunDirectory]:
@@ -89,12 +103,9 @@ def submit_member(run: RunDirectory, recipe: "Recipe", cluster: str | None) -> b
 
     Raises UsageError if there is a run of that name that computes something else.
     """
-    from orchestrator.engine.clusters import named_cluster
     from orchestrator.engine.planning import load_plan, refuse_other_numerics
 
-    target = named_cluster(cluster)
-    if target is not None:
-        target.refuse_other_storage(storage_root())
+    target = _reached_cluster(cluster)
     plan = _plan_here(recipe, run) if target is None else None
     if run.exists():
         before = load_plan(run)
@@ -125,14 +136,11 @@ def resume(
     It begins at the step after its newest whole checkpoint. --set may change the schedule, the learning rate and the
     number of epochs, also of a run that is finished; the plan then records the deviation, and the old one is kept.
     """
-    from orchestrator.engine.clusters import named_cluster
     from orchestrator.recipe.load import load_recipe
 
     directory = find_run(storage_root(), run)
     loaded = load_recipe(directory.recipe, overrides or [])
-    target = named_cluster(cluster, last=directory.read_state().cluster_address)
-    if target is not None:
-        target.refuse_other_storage(storage_root())
+    target = _reached_cluster(cluster, last=directory.read_state().cluster_address)
     others = _runs_before(directory, after)
     is_longer = bool(overrides) and _deviate(directory, loaded)
     plan = _plan_here(loaded, directory) if target is None else None

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from orchestrator.engine.clusters import Cluster
 from orchestrator.engine.dashboard import Dashboard
-from orchestrator.engine.jobs import RayJobs
+from orchestrator.engine.short_job import answer_of
 from orchestrator.errors import ClusterError, NotFoundError, UsageError
 
 CAUSE = "dnctl cluster drain"
+TOLD_WITHIN_S = 90.0
 MIN_PREFIX = 6
 """Of a node's id, so that no short word is taken for one."""
 
@@ -53,7 +54,8 @@ def send_away(cluster: Cluster, name: str, *, deadline_s: float | None) -> Seque
             "then `dnctl cluster down` ends the cluster"
         )
     seconds = "none" if deadline_s is None else f"{deadline_s:g}"
-    RayJobs(cluster).call("orchestrator.engine.draining", CAUSE, seconds, *(node.node for node in named))
+    arguments = [CAUSE, seconds, *(node.node for node in named)]
+    answer_of(cluster, "orchestrator.engine.draining", arguments, what="telling Ray", timeout_s=TOLD_WITHIN_S)
     return named
 
 

@@ -12,6 +12,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]  # of Cython
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ray.exceptions import RayError
 
+from orchestrator.engine.short_job import answering, write_answer
 from orchestrator.errors import ClusterError
 
 LEAST_S = 10.0
@@ -51,18 +52,15 @@ def _key(node: str) -> bytes:
     return f"departure/{node}".encode()
 
 
-def main() -> int:
+def main() -> None:
     """Drain nodes of the cluster that this job is on. The command line: CAUSE SECONDS NODE…; SECONDS may be 'none'."""
     cause, seconds, *nodes = sys.argv[1:]
     deadline = None if seconds == "none" else time() + float(seconds)
-    try:
+    with answering():
         for node in nodes:
             announce(os.environ["RAY_ADDRESS"], node, cause=cause, deadline=deadline)
-    except ClusterError as error:
-        print(error)
-        return error.exit_code
-    return 0
+        write_answer({"nodes": nodes})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

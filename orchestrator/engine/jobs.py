@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any, Protocol
 
 import orchestrator
@@ -20,8 +19,6 @@ from orchestrator.engine.jobreport import JobReport
 from orchestrator.engine.slurm import SlurmJobs
 from orchestrator.errors import ClusterError
 from orchestrator.run.directory import RunDirectory
-
-CALL_TIMEOUT_S = 90.0
 
 
 class Jobs(Protocol):
@@ -76,22 +73,6 @@ class RayJobs:
                 runtime_env=self._runtime_env(),
                 metadata=metadata,
             )
-
-    def call(self, module: str, *arguments: str) -> None:
-        """Run a module on the cluster, to its end. Raises ClusterError with its last words if it fails."""
-        with self._translated():
-            job_id = self._client.submit_job(
-                entrypoint=self._module(module, *arguments), runtime_env=self._runtime_env()
-            )
-            deadline = monotonic() + CALL_TIMEOUT_S
-            while not (status := self._client.get_job_status(job_id)).is_terminal():
-                if monotonic() > deadline:
-                    self._client.stop_job(job_id)  # it must not act when nobody waits for it any more
-                    raise ClusterError(f"the cluster hasn't run job {job_id} in {CALL_TIMEOUT_S:.0f} s: {module}")
-                sleep(0.2)
-            if status != "SUCCEEDED":
-                log = self._client.get_job_logs(job_id).strip() or self._client.get_job_info(job_id).message
-                raise ClusterError((str(log).splitlines() or [f"job {job_id} ended with {status} and no word"])[-1])
 
     def _module(self, module: str, *arguments: str) -> str:
         python = sys.executable if self._cluster.is_local else "python"

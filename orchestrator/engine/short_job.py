@@ -63,17 +63,21 @@ def answer_of(
 @contextlib.contextmanager
 def answering() -> Iterator[None]:
     """In the job: an error that it or a worker of it raises on purpose is the answer, and is raised where one waits."""
-    from ray.train import TrainingFailedError
-
-    from orchestrator.engine.trainer import own_error
-
     try:
         yield
-    except (TrainingFailedError, DnctlError) as error:
-        own = error if isinstance(error, DnctlError) else own_error(error)
+    except Exception as error:
+        own = _own_error(error)
         if own is None:
             raise
         write_answer({"fault": str(own), "kind": type(own).__name__})
+
+
+def _own_error(error: Exception) -> DnctlError | None:
+    if isinstance(error, DnctlError):
+        return error
+    from orchestrator.engine.trainer import own_error  # takes Ray Train, which not every job has imported
+
+    return own_error(error)
 
 
 def write_answer(answer: Mapping[str, Any]) -> None:

@@ -204,6 +204,7 @@ def test_a_cluster_that_does_not_answer_is_named(dnctl: Dnctl, small_images: Pat
     assert answer.returncode == 4
     assert "http://127.0.0.1:9" in answer.stderr
     assert "Traceback" not in answer.stderr
+    assert not run_directory("nowhere").path.exists(), "a run that never was"
 
 
 def _kill(process: int) -> None:
