@@ -11,6 +11,7 @@ from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.groups import group_shares
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.resolve import DatasetFacts, resolve
+from orchestrator.plan.versions import COMPILER
 from orchestrator.recipe.load import load_recipe
 from orchestrator.train.graph import WARM_UP, CaptureOnGpu
 from orchestrator.train.images import Normalize
@@ -68,7 +69,11 @@ def gpu_plan(*overrides: str) -> Plan:
     facts = DatasetFacts(num_train_images=64 * 40, num_val_images=4, num_classes=10, fingerprint="sha256:0")
     cluster = ClusterShape(num_cpus=2, num_gpus=1)
     return resolve(
-        load_recipe("demo", settings), cluster=cluster, dataset=facts, versions={}, loader_available="pytorch"
+        load_recipe("demo", settings),
+        cluster=cluster,
+        dataset=facts,
+        versions={COMPILER: "12.2.0"},
+        loader_available="pytorch",
     )
 
 

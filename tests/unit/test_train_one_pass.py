@@ -12,6 +12,7 @@ from orchestrator.plan.cluster import ClusterShape
 from orchestrator.plan.groups import group_shares
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.resolve import DatasetFacts, resolve
+from orchestrator.plan.versions import COMPILER
 from orchestrator.recipe.load import load_recipe
 from orchestrator.train.images import Normalize
 from orchestrator.train.optimizer import build_optimizer
@@ -27,7 +28,7 @@ def plan(*, block: str = "fused") -> Plan:
         recipe,
         cluster=ClusterShape(num_cpus=1),
         dataset=FACTS,
-        versions={"c++": "12.2.0"},
+        versions={COMPILER: "12.2.0"},
         loader_available="pytorch",
     )
 
@@ -89,7 +90,7 @@ def test_a_gpu_takes_all_groups_at_once_if_they_fit(memory_gib, block, one_pass)
         recipe,
         cluster=ClusterShape(num_cpus=8, num_gpus=1, gpu_memory_bytes=memory_gib * 2**30),
         dataset=None,
-        versions={},
+        versions={COMPILER: "12.2.0"},
         loader_available="pytorch",
     )
     assert made.execution.groups_in_one_pass == one_pass
