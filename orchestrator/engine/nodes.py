@@ -9,9 +9,11 @@ from typing import Any
 
 import ray
 from ray._private.state import state as gcs
+from ray._raylet import PlacementGroupID
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.exceptions import GetTimeoutError, RayActorError
-from ray.util import placement_group_table
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from orchestrator.engine import draining
 from orchestrator.errors import ClusterError
@@ -100,10 +102,25 @@ def count_anew() -> None:
 
 
 def has_placed_workers() -> bool:
-    """Whether Ray has found places for a worker group of this process's job; the id of a placement group ends in it."""
+    """Whether Ray has found places for a worker group of this process's job."""
+    return any(state == "CREATED" for state in _own_placement_groups().values())
+
+
+def give_places_back() -> None:
+    """Let go of the places of a worker group whose controller has died, or they would be taken for as long as this job.
+
+    Ray Train has an actor that does so. It doesn't know of a group that was just being started, and fails where several
+    clusters are up on its node (Ray 2.60).
+    """
+    for name, state in _own_placement_groups().items():
+        if state != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+def _own_placement_groups() -> Mapping[str, str]:
+    """The state of each placement group of this process's job, by its id, which ends in the job's."""
     job_id = ray.get_runtime_context().get_job_id()
-    groups = placement_group_table()
-    return any(name.endswith(job_id) and group["state"] == "CREATED" for name, group in groups.items())
+    return {name: group["state"] for name, group in placement_group_table().items() if name.endswith(job_id)}
 
 
 def has_other_work_here() -> bool:

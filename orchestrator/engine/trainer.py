@@ -126,6 +126,7 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
     newest = patiently(lambda: newest_step(run.checkpoints))
     waiting = WaitingForRoom(run, plan.placement, worker_resources(plan.placement), tell)
     try:
+        nodes.give_places_back()
         nodes.count_anew()
         _trainer(attempt, task).fit()
     except (TrainingFailedError, RayActorError) as error:  # the latter: Ray's controller itself has died

@@ -44,8 +44,10 @@ def test_a_run_is_signalled_requeued_and_trained_to_its_end(
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         try:
-            _launch(small_images, profile)
+            _launch(small_images, profile, "queued", epochs=80)
             (entry,) = json.loads(_dnctl("cluster", "status", profile, "--json"))["runs"]
+            _launch(small_images, profile, "next", "--after", "queued", epochs=3)
+            assert "Dependency" in _dnctl("cluster", "status", profile)
             _wait(run, lambda: _step(run, 1) >= 3)
             # What Slurm does at --signal=B:USR1@300: to the batch script, not to the steps.
             _call("scancel", "--batch", "--signal=USR1", entry["job"])
@@ -58,6 +60,8 @@ def test_a_run_is_signalled_requeued_and_trained_to_its_end(
             document = _status()
             assert (document["attempt"], document["step"]) == (2, document["num_steps"])
             assert document["world_size"] == 2
+            assert _status("next")["state"] == "PENDING"  # through the signal and the requeue
+            _wait(run, lambda: _status("next")["state"] == "SUCCEEDED")
             _wait(run, lambda: not json.loads(_dnctl("cluster", "status", profile, "--json"))["runs"])
         finally:
             _dnctl("cluster", "down", profile)
@@ -73,11 +77,11 @@ def _is_quiet(job: str) -> bool:
     return f"slurmstepd: [{job}." not in listing
 
 
-def _launch(images: Path, profile: str) -> None:
+def _launch(images: Path, profile: str, name: str, *options: str, epochs: int) -> None:
     values = [f"data.root={images}", "cluster.workers=2", *SMALL]
-    values += ["train.epochs=80", "train.schedule.milestones=[60]", "eval.every_epochs=80"]
+    values += [f"train.epochs={epochs}", "train.schedule.milestones=[3/4]", f"eval.every_epochs={epochs}"]
     overrides = [argument for value in values for argument in ("--set", value)]
-    _dnctl("launch", "demo", "--name", "queued", "--cluster", profile, "--detach", *overrides)
+    _dnctl("launch", "demo", "--name", name, "--cluster", profile, "--detach", *options, *overrides)
 
 
 def _dnctl(*arguments: str) -> str:
@@ -90,8 +94,8 @@ def _call(*command: str) -> str:
     return answer.stdout
 
 
-def _status() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(_dnctl("status", "queued", "--json"))
+def _status(name: str = "queued") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(_dnctl("status", name, "--json"))
     return document
 
 
