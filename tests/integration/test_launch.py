@@ -133,6 +133,7 @@ def test_launch_trains_evaluates_and_reports(dnctl: Dnctl, small_images: Path) -
     assert (again.returncode, "is finished" in again.stderr) == (2, True)
 
 
+@pytest.mark.long
 def test_a_run_that_loses_a_worker_and_then_everything_resumes_to_the_same_bits(
     dnctl: Dnctl, small_images: Path, undisturbed: dict[str, str]
 ) -> None:
