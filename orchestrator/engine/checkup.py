@@ -122,7 +122,7 @@ def _check_storage(world: World, folder: Path) -> Sequence[str]:
 
 def _write(path: Path, token: str) -> str:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_text(token)
     except OSError as error:
         return f"can't write: {error.strerror}"[:MAX_FAULT_LENGTH]

@@ -60,8 +60,11 @@ def _check(probe: str) -> dict[str, Any]:
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
+    storage = Path(probe).parent
+    if world.is_first:
+        storage.mkdir(parents=True, exist_ok=True)
     check = check_group(world, Path(probe))
-    return {**check.to_json(), "faults": list(check.faults(Path(probe).parent))}
+    return {**check.to_json(), "faults": list(check.faults(storage))}
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ class RunDirectory:
     def create(self, *, now: float) -> None:
         """Make the directory of a new run, PENDING. Raises StorageError, or UsageError if there is such a run."""
         for directory in (self.path / "attempts", self.checkpoints, self.path / "requests"):
-            files.make_directory(directory)
+            files.make_directory(directory, parents=True)
         record = StateRecord(state=State.PENDING, reason="created", attempt=0, created_at=now, updated_at=now)
         if not create_state(self.state, record):
             raise UsageError(f"run {self.name} exists already in {self.path.parent}; give another --name")
@@ -179,9 +179,10 @@ class RunDirectory:
             return [self.attempt(number) for number in sorted(numbers) if self.attempt(number).owner.is_file()]
 
     def newest_attempt(self) -> tuple[int, str]:
-        """Number and holder of the newest attempt; (0, "") before the first."""
+        """Number and holder of the newest attempt; (0, "") before the first. Raises StorageError."""
         attempts = self.attempts()
         if not attempts:
+            files.require(self.state)  # not a run whose storage went away during the look
             return 0, ""
         newest = attempts[-1]
         try:
@@ -198,6 +199,7 @@ class RunDirectory:
         """
         while True:
             attempt = self.attempt(self.newest_attempt()[0] + 1)
+            files.make_directory(attempt.path)
             files.make_directory(attempt.logs)
             owner = {"holder": holder, "submitted_at": submitted_at, "claimed_at": time()}
             if files.create_exclusively(attempt.owner, files.json_bytes(owner)):

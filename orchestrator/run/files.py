@@ -94,10 +94,13 @@ def require(path: Path) -> None:
         path.stat()
 
 
-def make_directory(path: Path) -> None:
-    """Make a directory and its parents; one that is there already is fine."""
+def make_directory(path: Path, *, parents: bool = False) -> None:
+    """Make a directory; one that is there already is fine.
+
+    parents: make them, too. Never within a run: where its storage is away, nothing of it must come up in that place.
+    """
     with translated("make the directory", path):
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=parents, exist_ok=True)
 
 
 def open_plain(path: Path) -> BinaryIO:

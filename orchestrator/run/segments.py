@@ -23,7 +23,10 @@ FLUSH_INTERVAL_S = 1.0
 
 
 class SegmentWriter:
-    """Appends rows to `<directory>/<prefix>-<number>.jsonl`. Storage faults are logged and tried again."""
+    """Appends rows to `<directory>/<prefix>-<number>.jsonl`. Storage faults are logged and tried again.
+
+    The directory isn't made: one that isn't there is a storage that is away.
+    """
 
     def __init__(self, directory: Path, prefix: str) -> None:
         self._directory = directory
@@ -34,7 +37,6 @@ class SegmentWriter:
         self._lines_lock = Lock()
         self._file_lock = Lock()
         self._closing = Event()
-        files.make_directory(directory)
         self._thread = Thread(target=self._run, name=f"segments-{prefix}", daemon=True)
         self._thread.start()
 

@@ -1,8 +1,9 @@
 """The lease: who writes a run now."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from time import time
+from time import sleep, time
 
 import pytest
 
@@ -53,6 +54,20 @@ def test_a_keeper_renews_until_it_is_closed(run: RunDirectory):
     last = read_lease(run.lease)
     assert last is not None
     assert not last.is_live(time()), "a lease is given back, so that nobody has to wait for it"
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty attempt"])
+def test_a_storage_that_is_away_takes_nothing_over(run: RunDirectory, tmp_path: Path, left: str):
+    keeper = _keeper(run, "a")
+    run.path.rename(tmp_path / "away")
+    if left == "an empty attempt":  # as a process that makes its directories leaves it, or a look that was just begun
+        run.attempt(1).path.mkdir(parents=True)
+    sleep(0.1)
+    assert not keeper.taken_over.is_set()
+    shutil.rmtree(run.path, ignore_errors=True)
+    (tmp_path / "away").rename(run.path)
+    assert living_holder(run.lease) is not None
+    keeper.close()
 
 
 def test_a_keeper_that_was_taken_over_says_so_and_leaves_the_lease_alone(run: RunDirectory):

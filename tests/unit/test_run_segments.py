@@ -86,7 +86,7 @@ def test_appending_does_not_wait_for_storage(tmp_path: Path, monkeypatch: pytest
 def test_rows_are_kept_while_storage_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    writer = SegmentWriter(tmp_path / "log", "metrics")
+    writer = SegmentWriter(tmp_path, "metrics")
     with monkeypatch.context() as failing:
         failing.setattr(files, "write_atomically", _fail)
         writer.append({"step": 1})
@@ -94,8 +94,19 @@ def test_rows_are_kept_while_storage_fails(
             writer.flush()
     writer.append({"step": 2})
     writer.close()
-    assert list(read_segments(tmp_path / "log", "metrics")) == [{"step": 1}, {"step": 2}]
+    assert list(read_segments(tmp_path, "metrics")) == [{"step": 1}, {"step": 2}]
     assert all(record.levelno <= logging.WARNING for record in caplog.records)
+
+
+def test_a_directory_whose_storage_is_away_is_not_made_and_rows_are_kept_until_it_is_back(tmp_path: Path):
+    writer = SegmentWriter(tmp_path / "attempt", "metrics")
+    writer.append({"step": 1})
+    with pytest.raises(StorageError):
+        writer.flush()
+    assert not (tmp_path / "attempt").exists()
+    (tmp_path / "attempt").mkdir()
+    writer.close()
+    assert list(read_segments(tmp_path / "attempt", "metrics")) == [{"step": 1}]
 
 
 def _fail(path: Path, _: bytes) -> None:

@@ -120,7 +120,7 @@ def test_a_run_that_cannot_be_written_stays_as_it_is(foreign: Path):
     run.create(now=0.0)
     with _without_rights():
         assert [found.name for found in list_runs(foreign)] == ["first"]
-        with pytest.raises(StorageError, match=r"attempts/1/logs: Permission denied: no permission; check the owner"):
+        with pytest.raises(StorageError, match=r"attempts/1: Permission denied: no permission; check the owner"):
             run.claim_attempt("holder")
     assert run.newest_attempt() == (0, "")
 
