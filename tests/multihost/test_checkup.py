@@ -9,6 +9,8 @@ from tests.multihost.conftest import Bed
 
 pytestmark = [pytest.mark.multihost, pytest.mark.ray, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
+NO_MILESTONE = ["train.schedule.milestones=[]"]
+
 
 def _doctor(bed: Bed, *, code: int) -> dict[str, tuple[str, str]]:
     answer = bed.dnctl("doctor", "--cluster", bed.hosts.dashboard, "--json")
@@ -25,7 +27,7 @@ def test_hosts_that_share_storage_are_told_from_one_that_does_not(bed: Bed):
     assert (verdict, said[:33]) == ("note", "a sum of 4.0 MiB over 2 nodes in ")
     assert found["storage"] == ("ok", f"{bed.storage}: seen and written by all of them")
 
-    run = bed.launch("checked", "2", epochs=1)
+    run = bed.launch("checked", "2", epochs=1, settings=NO_MILESTONE)
     assert bed.wait(run)["state"] == "SUCCEEDED"
     (event,) = [event for event in read_segments(run.attempt(1).path, "events") if event["event"] == "workers_checked"]
     assert (event["backend"], event["interface"]) == ("gloo", "eth0")
@@ -35,7 +37,7 @@ def test_hosts_that_share_storage_are_told_from_one_that_does_not(bed: Bed):
     assert verdict == "fault"
     assert said.startswith(f"the nodes don't share {bed.storage} (worker ")
 
-    run = bed.launch("unshared", "3", epochs=1)
+    run = bed.launch("unshared", "3", epochs=1, settings=NO_MILESTONE)
     status = bed.wait(run)
     assert (status["state"], status["exit_code"], status["step"]) == ("FAILED", 7, None)
     assert "share" in status["reason"]
