@@ -42,7 +42,7 @@ SCRIPT = str(Path(__file__).with_name("ray_checkpoints.py"))
 BATCH, EVERY, STEP_OF_LOSS = 16, 20, 130
 TIMEOUT_S = 180.0
 STEPS_SAVED_EACH = 80
-"""Of the peer, whose steps with a checkpoint each take half a second."""
+"""Of the peer, whose steps take two seconds with a checkpoint each."""
 SHORTEST_INTERVAL_S = 30.0
 """The least that `checkpoint.every_minutes: auto` takes."""
 SETTINGS = {

@@ -60,8 +60,8 @@ class Model(Section):
     block never keeps them."""
     block: Literal["auto", "reference", "fused"] = "auto"
     """What computes a DenseNet's blocks: "reference", operation by operation; "fused", the same numbers to rounding in
-    less memory, on CPUs by kernels compiled with the machine's C++ compiler; "auto": fused where it was measured to be
-    faster, which for networks of ImageNet's kind is in 16 bits on H100 and H200 GPUs, and on CPUs with a compiler."""
+    less memory, by kernels that take a C++ compiler where they run; "auto": fused where there is one and it was
+    measured to be faster, which for networks of ImageNet's kind is on CPUs, and in 16 bits on H100 and H200 GPUs."""
 
 
 class Color(Section):
