@@ -39,7 +39,7 @@ def write_report(runs: Sequence[RunDirectory], folder: Path, *, progress: Progre
     reuse, unread = drawn.reuse(report, progress=progress)
     missing = [*undrawn, *unread]
     pictures = Pictures(curves=curves, tradeoffs=tradeoffs, reuse=reuse, ledger=ledger, missing=missing)
-    files.make_directory(folder)
+    files.make_directory(folder, parents=True)
     figures = {}
     for picture in pictures.every:
         figures[picture.name] = folder / f"{picture.name}.png"
