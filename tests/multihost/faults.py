@@ -121,6 +121,7 @@ def _damage_checkpoint(scene: Scene) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+    scene.spoiled.add(newest.path)
     _kill_worker(scene)
 
 

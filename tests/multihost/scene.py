@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from time import monotonic, sleep
@@ -38,6 +38,8 @@ class Scene:
     run: RunDirectory
     random: Random
     """Which rank a fault strikes."""
+    spoiled: set[Path] = field(default_factory=set)
+    """Checkpoints that a fault has damaged; they still look whole."""
 
     def attempt(self) -> AttemptDirectory:
         """The newest attempt."""
@@ -87,8 +89,8 @@ class Scene:
         return self.until(look, f"a process {pattern}")
 
     def newest_checkpoints(self) -> list[Checkpoint]:
-        """The committed ones, newest first."""
-        return list_checkpoints(self.run.checkpoints)[::-1]
+        """The committed ones but those that are spoiled, newest first."""
+        return [found for found in list_checkpoints(self.run.checkpoints)[::-1] if found.path not in self.spoiled]
 
     def until(self, look: Callable[[], T | None], what: str, *, every_s: float = POLL_INTERVAL_S) -> T:
         """What `look` sees, once it is something true."""
