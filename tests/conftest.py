@@ -12,9 +12,7 @@ from tests.images import write_folder
 if shutil.which("nvidia-smi") is None:
     os.environ["TRITON_INTERPRET"] = "1"  # kernels are interpreted; Triton reads it when it is first imported
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # a process for each core: threads of several would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of a process for each core: more would wait for each other
 
 
 @pytest.fixture(scope="session")

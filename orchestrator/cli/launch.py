@@ -60,35 +60,30 @@ def launch(
     from orchestrator.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
+    target = named_cluster(cluster)
     if dry_run:
-        target = named_cluster(cluster)
         _print_plan(_plan_here(loaded, None) if target is None else plan_for(loaded, target), json_output=json_output)
         return
-    target = _reached_cluster(cluster)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
     run = new_run(storage_root(), name=name, recipe_name=loaded.name or "run", now=datetime.now(UTC).astimezone())
     others = _runs_before(run, after)
     plan = _plan_here(loaded, run) if target is None else None
     if run.exists():
         _go_on(run, loaded, plan, target, after=others, detach=detach, json_output=json_output)
         return
+    _reach(target)
     run.create(now=time())
     submit(run, loaded, plan, target, after=others)
     _finish(run, target, detach=detach, json_output=json_output)
 
 
-def _reached_cluster(name: str | None, *, last: str | None = None) -> "Cluster | None":
-    """The cluster that is named, or else the last one; None for this machine's own. Nothing has been written yet.
-
-    Raises UsageError if its storage is another one, ClusterError if it doesn't answer, refuses, or has other versions.
-    """
-    from orchestrator.engine.clusters import named_cluster
-    from orchestrator.engine.jobs import connect
-
-    target = named_cluster(name, last=last)
+def _reach(target: "Cluster | None") -> None:
+    """Raise ClusterError if a cluster doesn't answer, refuses, or has other versions; before anything is written."""
     if target is not None:
-        target.refuse_other_storage(storage_root())
+        from orchestrator.engine.jobs import connect
+
         connect(target)
-    return target
 
 
 def _runs_before(run: RunDirectory, names: list[str] | None) -> list[RunDirectory]:
@@ -103,9 +98,12 @@ def submit_member(run: RunDirectory, recipe: "Recipe", cluster: str | None) -> b
 
     Raises UsageError if there is a run of that name that computes something else.
     """
+    from orchestrator.engine.clusters import named_cluster
     from orchestrator.engine.planning import load_plan, refuse_other_numerics
 
-    target = _reached_cluster(cluster)
+    target = named_cluster(cluster)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
     plan = _plan_here(recipe, run) if target is None else None
     if run.exists():
         before = load_plan(run)
@@ -116,8 +114,10 @@ def submit_member(run: RunDirectory, recipe: "Recipe", cluster: str | None) -> b
         is_waiting = status.state is State.PENDING and fault_of_pending(status) is None
         if status.state is State.SUCCEEDED or is_under_way or is_waiting:
             return False
+        _reach(target)
         run.stop_request.unlink(missing_ok=True)
     else:
+        _reach(target)
         run.create(now=time())
     submit(run, recipe, plan, target)
     return True
@@ -136,11 +136,14 @@ def resume(
     It begins at the step after its newest whole checkpoint. --set may change the schedule, the learning rate and the
     number of epochs, also of a run that is finished; the plan then records the deviation, and the old one is kept.
     """
+    from orchestrator.engine.clusters import named_cluster
     from orchestrator.recipe.load import load_recipe
 
     directory = find_run(storage_root(), run)
     loaded = load_recipe(directory.recipe, overrides or [])
-    target = _reached_cluster(cluster, last=directory.read_state().cluster_address)
+    target = named_cluster(cluster, last=directory.read_state().cluster_address)
+    if target is not None:
+        target.refuse_other_storage(storage_root())
     others = _runs_before(directory, after)
     is_longer = bool(overrides) and _deviate(directory, loaded)
     plan = _plan_here(loaded, directory) if target is None else None
@@ -215,7 +218,10 @@ def _go_on(
     before = load_plan(run)
     if before is not None and plan is not None:
         refuse_other_numerics(run, before, plan)
-    if is_driven or (status.state is State.PENDING and fault_of_pending(status) is None):
+    is_under_way = is_driven or (status.state is State.PENDING and fault_of_pending(status) is None)
+    if not is_under_way:
+        _reach(target)
+    if is_under_way:
         if after:
             raise UsageError(f"run {run.name} is {status.state} already; --after is for a run that has yet to begin")
         stderr().print(f"{run.name} is {status.state}; following it")

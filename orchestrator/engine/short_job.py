@@ -10,7 +10,8 @@ from typing import Any
 
 from orchestrator import errors
 from orchestrator.engine.clusters import Cluster
-from orchestrator.errors import ClusterError, DnctlError
+from orchestrator.engine.own_error import own_error
+from orchestrator.errors import ClusterError
 
 MARK = "dnctl-answer: "
 """Begins the line of the job's log that holds the answer."""
@@ -65,19 +66,11 @@ def answering() -> Iterator[None]:
     """In the job: an error that it or a worker of it raises on purpose is the answer, and is raised where one waits."""
     try:
         yield
-    except Exception as error:
-        own = _own_error(error)
+    except Exception as error:  # Ray's, too, which not every job has imported; what isn't ours goes on its way
+        own = own_error(error)
         if own is None:
             raise
         write_answer({"fault": str(own), "kind": type(own).__name__})
-
-
-def _own_error(error: Exception) -> DnctlError | None:
-    if isinstance(error, DnctlError):
-        return error
-    from orchestrator.engine.trainer import own_error  # takes Ray Train, which not every job has imported
-
-    return own_error(error)
 
 
 def write_answer(answer: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from ray.train import TrainingFailedError
 from orchestrator.engine import nodes
 from orchestrator.engine.limits import LimitWatch
 from orchestrator.engine.network import TorchOnInterface
+from orchestrator.engine.own_error import own_error
 from orchestrator.engine.pausing import PauseWatch
 from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
@@ -144,13 +145,6 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
         waiting.close()
     ending = patiently(lambda: _newest_ending(run))
     return _Next.ATTEMPT if ending is not None and ending.outcome == "paused" else _Next.NOTHING
-
-
-def own_error(error: Exception) -> DnctlError | None:
-    """What a worker said in our own words, where that is why training failed."""
-    failures = getattr(error, "worker_failures", {})
-    causes = [getattr(failure, "_base_exc", failure) for failure in failures.values()]
-    return next((cause for cause in causes if isinstance(cause, DnctlError)), None)
 
 
 def _newest_ending(run: RunDirectory) -> Ending | None:

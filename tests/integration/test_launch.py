@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from orchestrator.engine import local_cluster
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.lease import read_lease
+from orchestrator.run.state import State, write_state
 from tests.images import write_folder
 from tests.training import SMALL, Trained, make_run, train_ranks
 
@@ -206,6 +208,11 @@ def test_a_cluster_that_does_not_answer_is_named(dnctl: Dnctl, small_images: Pat
     assert "http://127.0.0.1:9" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not run_directory("nowhere").path.exists(), "a run that never was"
+    stopped = make_run(run_directory("kept").path, small_images, workers=1)
+    write_state(stopped.state, replace(stopped.read_state(), state=State.STOPPED, reason="on request", finished_at=1.0))
+    before = stopped.state.read_bytes()
+    answer = dnctl("resume", "kept", "--cluster", "http://127.0.0.1:9", timeout_s=120)
+    assert (answer.returncode, stopped.state.read_bytes()) == (4, before)
 
 
 def _kill(process: int) -> None:
