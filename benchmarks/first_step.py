@@ -4,7 +4,6 @@ Both train the network of overhead.py's starts, with the same plan on the same i
 peer types `ray start --head`, too. Warm: each on its own cluster, which is up. The run says where our time went.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from orchestrator.run.segments import read_segments
 
 RAY = str(Path(sys.executable).with_name("ray"))
 UP_TIMEOUT_S = 120.0
+BATCH = 16
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def ray_head(place: Bench) -> Iterator[str]:
     command = [RAY, "start", "--head", "--block", f"--port={port}", f"--dashboard-port={dashboard}"]
     options = [f"--ray-client-server-port={client}", f"--temp-dir={place.folder}/ray", "--disable-usage-stats"]
     head = subprocess.Popen(
-        [*command, *options], env=place.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, *options], env=_peers_environment(place), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     address = f"http://127.0.0.1:{dashboard}"
     try:
@@ -44,6 +44,11 @@ def ray_head(place: Bench) -> Iterator[str]:
     finally:
         head.terminate()
         head.wait(60)
+
+
+def _peers_environment(place: Bench) -> dict[str, str]:
+    """As on a machine where nobody has asked Ray for a token yet: it takes one by itself where it finds one."""
+    return {**place.environment, "RAY_AUTH_MODE": "disabled"}
 
 
 def _wait_for(url: str) -> None:
@@ -63,7 +68,9 @@ def submitted(place: Bench, address: str, typed_at: float) -> float:
     times = place.folder / f"job-{time()}.json"
     script = [sys.executable, BARE_RAY, str(place.write_plan()), place.images, str(times), "--address", "auto"]
     command = [RAY, "job", "submit", "--address", address, "--", *script]
-    subprocess.run(command, env=place.environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command, env=_peers_environment(place), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return float(json.loads(times.read_text())["1"]) - typed_at
 
 
@@ -92,9 +99,14 @@ def compare_first_steps(repeats: int) -> tuple[dict[str, Ratio], list[dict[str, 
     ours: dict[str, list[float]] = {"cold": [], "warm": []}
     peers: dict[str, list[float]] = {"cold": [], "warm": []}
     phases: dict[str, list[dict[str, float]]] = {"cold": [], "warm": []}
-    arguments = argparse.Namespace(batch=16, workers=2, precision="fp32", log_every=1, steps=SMALL_NUM_STEPS)
-    num_images = arguments.batch * SMALL_NUM_STEPS
-    with bench(arguments, model=SMALL_MODEL, image_size=SMALL_IMAGE_SIZE, num_images=num_images) as place:
+    with bench(
+        model=SMALL_MODEL,
+        image_size=SMALL_IMAGE_SIZE,
+        num_images=BATCH * SMALL_NUM_STEPS,
+        batch=BATCH,
+        workers=2,
+        log_every=1,
+    ) as place:
         place.write_plan()
         for _ in range(repeats):
             typed_at = time()

@@ -118,7 +118,9 @@ def train(folder: Path, name: str, *, epochs: int, waits: Iterator[float]) -> tu
     settings = (f"--set={setting}" for setting in settings_of(folder, epochs))
     command = [str(DNCTL), "launch", "demo", "--name", name, *settings]
     with _cluster() as cluster:
-        process = subprocess.Popen(command, env=_environment(cluster, run.path.parent), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, env=_environment(cluster, run.path.parent), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         killer = Killer(lambda: workers_of(cluster), waits)
         assert process.wait() == 0, f"see {run.path}"
         killer.close()

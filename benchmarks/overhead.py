@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -135,8 +135,18 @@ def _dnctl(command: str) -> list[str]:
 
 
 @contextmanager
-def bench(arguments: argparse.Namespace, *, model: str, image_size: int, num_images: int) -> Iterator[Bench]:
-    """A bench for one network; its cluster is ended and all is removed at the end."""
+def bench(
+    *,
+    model: str,
+    image_size: int,
+    num_images: int,
+    batch: int,
+    workers: int,
+    log_every: int,
+    precision: str = "fp32",
+    block: str = "reference",
+) -> Iterator[Bench]:
+    """A bench for one network; its cluster is ended and all is removed at the end. batch: of all workers together."""
     with tempfile.TemporaryDirectory(prefix="bench") as place:
         folder = Path(place)
         write_images(folder / "images", num_images)
@@ -145,21 +155,21 @@ def bench(arguments: argparse.Namespace, *, model: str, image_size: int, num_ima
             "data.num_threads": 1,
             "data.train.image_size": image_size,
             "model.name": model,
-            "model.block": arguments.block,
+            "model.block": block,
             "train.epochs": 1,
-            "train.global_batch_size": arguments.batch,
-            "train.batch_norm_groups": arguments.workers,
-            "train.precision": arguments.precision,
-            "train.log_every_steps": arguments.log_every,
+            "train.global_batch_size": batch,
+            "train.batch_norm_groups": workers,
+            "train.precision": precision,
+            "train.log_every_steps": log_every,
             "checkpoint.every_minutes": "null",
-            "cluster.workers": arguments.workers,
+            "cluster.workers": workers,
         }
         os.environ["DNCTL_CLUSTER_DIR"] = str(folder / "c")
         made = Bench(
             folder=folder,
             recipe=["densenet121", *(word for key, value in settings.items() for word in ("--set", f"{key}={value}"))],
             environment={**os.environ, "DNCTL_STORAGE": str(folder / "runs"), "DNCTL_CLUSTER": "local"},
-            num_workers=arguments.workers,
+            num_workers=workers,
         )
         try:
             yield made
@@ -205,11 +215,26 @@ class Comparison:
         return {f"{self.name}/{peer}": ratio(self.ours, measured) for peer, measured in self.peers.items()}
 
 
+def _bench_of(
+    arguments: argparse.Namespace, *, model: str, image_size: int, num_images: int
+) -> AbstractContextManager[Bench]:
+    return bench(
+        model=model,
+        image_size=image_size,
+        num_images=num_images,
+        batch=arguments.batch,
+        workers=arguments.workers,
+        log_every=arguments.log_every,
+        precision=arguments.precision,
+        block=arguments.block,
+    )
+
+
 def compare_rates(arguments: argparse.Namespace) -> Comparison:
     """Images/s of long steps."""
     ours, torchrun, alone = [], [], []
     num_images = arguments.batch * arguments.steps
-    with bench(arguments, model=arguments.model, image_size=arguments.image_size, num_images=num_images) as place:
+    with _bench_of(arguments, model=arguments.model, image_size=arguments.image_size, num_images=num_images) as place:
         for _ in range(arguments.repeats):
             torchrun.append(images_per_s(place.torchrun(), arguments))
             alone.append(images_per_s(place.torchrun(LOOP_ALONE), arguments))
@@ -233,7 +258,7 @@ def compare_starts(arguments: argparse.Namespace) -> Iterator[Comparison]:
     def note(name: str, times: StepTimes) -> None:
         measured.setdefault(name, []).append(times[1] - times[0])
 
-    with bench(arguments, model=SMALL_MODEL, image_size=SMALL_IMAGE_SIZE, num_images=num_images) as place:
+    with _bench_of(arguments, model=SMALL_MODEL, image_size=SMALL_IMAGE_SIZE, num_images=num_images) as place:
         place.torchrun()  # the first one reads libraries from the disk
         for _ in range(arguments.repeats):
             note("torchrun", place.torchrun())

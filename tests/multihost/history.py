@@ -10,6 +10,8 @@ from shutil import copytree, ignore_patterns
 from tempfile import mkdtemp
 from time import sleep, time
 
+import pytest
+
 from orchestrator.run.directory import AttemptDirectory
 from orchestrator.run.segments import read_segments
 from orchestrator.run.state import State
@@ -101,6 +103,8 @@ class Stage:
             status = self.bed.wait(run)
             assert status["state"] == "SUCCEEDED", f"{status['state']}: {status['reason']}"
             self._compare(Trained(run), floors)
+            seconds, wall_s = status["ledger"].values(), status["finished_at"] - status["created_at"]
+            assert min(seconds) >= 0 and sum(seconds) == pytest.approx(wall_s, rel=0.01), status["ledger"]
         except Exception as error:
             self.disk.make_usable()
             if self.mending is not None:
