@@ -12,14 +12,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 from common import document, print_document, ratio_of_costs
 
+from orchestrator.engine.planning import make_plan, write_plan, write_recipe
+from orchestrator.plan.cluster import ClusterShape
+from orchestrator.recipe.load import load_recipe
+from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
+from orchestrator.run.lease import Lease
 from orchestrator.run.progress import Progress, write_progress
 from orchestrator.run.state import State, write_state
 
@@ -42,11 +47,18 @@ FIGURES = Progress(
 
 
 def write_runs(storage: Path, num_runs: int) -> None:
-    """Finished runs with figures and a recipe each."""
+    """Finished runs, each with what one leaves that `list` looks at."""
+    digits = storage.with_name(f"{storage.name}-digits")
+    subprocess.run([DNCTL, "data", "demo", str(digits)], stdout=subprocess.DEVNULL, check=True)
+    recipe = load_recipe("demo", [f"data.root={digits}"])
+    plan = make_plan(recipe, ClusterShape(num_cpus=1))
+    lease = Lease(holder="driver", host="here", process_id=1, attempt=1, renewed_at=CREATED_AT, expires_at=CREATED_AT)
     for number in range(num_runs):
         run = RunDirectory(storage / f"densenet169-{number:05d}")
         run.create(now=CREATED_AT + number)
-        run.recipe.write_text("model: {name: densenet169}\n")
+        write_recipe(run, recipe)
+        write_plan(run, plan)
+        files.write_json(run.lease, asdict(lease))
         write_progress(run.claim_attempt("driver").progress, FIGURES)
         record = replace(
             run.read_state(), state=State.SUCCEEDED, reason="trained 90 epochs", attempt=1, exit_code=0, finished_at=2e9

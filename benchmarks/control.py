@@ -1,6 +1,6 @@
 """What does watching cost, and how soon does one see what happens?
 
-    python benchmarks/control.py [--json] [--only PART] [--rounds 3] [--pairs 10] [--window-s 8] [--events 20] …
+    python benchmarks/control.py [--json] [--only PART] [--rounds 3] [--pairs 150] [--window-s 1] [--events 20] …
 
 - `first_step_cold/ray_job_submit`, `first_step_warm/…`: from typing the command to the first step done, against
   `ray job submit` of a minimal Ray Train script (first_step.py). The goal is above 0.91.
@@ -8,8 +8,7 @@
 - `watch/rate`: steps a second of a training while `dnctl watch` shows it in a pseudo-terminal of 80x24, over the rate
   of the same training without, in windows of one run that take turns. Training has one thread. Both share this
   machine's cores, which they needn't: one can watch from elsewhere. The goal is above 0.995.
-  Windows differ by percents on a machine that others use, so what `watch` itself computes is measured, too: the most
-  that it can take from a run.
+  What `watch` itself computes is measured, too: the most that it can take from a run.
 - `event_to_screen_s`: from an event's append in the run to its text on the screen. The goal is below 2.
 - looking at a storage of many runs, and at a run of many workers, first and again, and what the latter costs a step.
 """
@@ -19,6 +18,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -48,7 +48,8 @@ from orchestrator.run.segments import SegmentWriter, read_segments
 from orchestrator.run.state import State, write_state
 
 SETTLE_S = 1.5
-"""After `watch` began or ended, so long isn't counted."""
+"""After `watch` began, so long isn't counted."""
+CPU_WINDOW_S = 60.0
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -90,6 +91,10 @@ class Watched:
         user, system = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal."""
+        self._process.send_signal(number)
+
     def forget(self) -> None:
         """Let go of what was seen."""
         self._seen.clear()
@@ -115,6 +120,7 @@ def train_for_good(run: RunDirectory, root: str) -> None:
     settings += [
         "train.epochs=1000",
         "train.log_every_steps=1",
+        "train.global_batch_size=8",
         "eval.every_epochs=1000",
         "checkpoint.every_epochs=1000",
     ]
@@ -150,21 +156,21 @@ def training(folder: Path) -> Iterator[RunDirectory]:
 
 
 def cost_of_watching(folder: Path, *, num_pairs: int, window_s: float) -> tuple[Ratio, dict[str, object]]:
-    """The rate of training while it is watched over that of the windows beside it without."""
+    """The rate of training while it is watched over that of the window beside it without.
+
+    `watch` stands still in the windows without. They are short: a machine's speed wanders.
+    """
     windows: list[tuple[float, float, bool]] = []
     with training(folder) as run:
+        watched = Watched(run)
+        watched.wait_for("images/s")
         for number in range(2 * num_pairs):
             is_watched = number % 4 in (1, 2)  # off, on, on, off: a drift cancels out
-            watched = Watched(run) if is_watched else None
-            if watched is not None:
-                watched.wait_for("images/s")
-            sleep(SETTLE_S)
+            watched.send(signal.SIGCONT if is_watched else signal.SIGSTOP)
             began_at = time()
             sleep(window_s)
             windows.append((began_at, time(), is_watched))
-            if watched is not None:
-                watched.close()
-        sleep(3)
+        watched.close()
         steps = np.array([row["time"] for row in read_segments(run.attempt(1).path, "metrics")])
     rates = [(_rate(steps, begin, end), is_watched) for begin, end, is_watched in windows]
     pairs = [rates[2 * pair : 2 * pair + 2] for pair in range(num_pairs)]
@@ -305,8 +311,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--only", choices=("looks", "watch", "starts"), help="one part")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of starts, interleaved with the peer's")
-    parser.add_argument("--pairs", type=int, default=10, help="pairs of windows with and without watch")
-    parser.add_argument("--window-s", type=float, default=8.0, help="length of a window")
+    parser.add_argument("--pairs", type=int, default=150, help="pairs of windows with and without watch")
+    parser.add_argument("--window-s", type=float, default=1.0, help="length of a window")
     parser.add_argument("--events", type=int, default=20, help="events whose way to the screen is timed")
     parser.add_argument("--runs", type=int, default=1000, help="runs on the storage")
     parser.add_argument("--ranks", type=int, default=512, help="workers of the simulated run")
@@ -324,7 +330,7 @@ def main() -> None:
             rows += [looking_at_many_workers(folder, arguments.ranks), event_to_screen(folder, arguments.events)]
         if arguments.only in (None, "watch"):
             ratios["watch/rate"], row = cost_of_watching(folder, num_pairs=arguments.pairs, window_s=arguments.window_s)
-            rows += [row, cpu_of_watching(folder / "cpu", window_s=10 * arguments.window_s)]
+            rows += [row, cpu_of_watching(folder / "cpu", window_s=CPU_WINDOW_S)]
     if arguments.only in (None, "starts"):
         starts, start_rows = compare_first_steps(arguments.rounds)
         rows, ratios = [*rows, *start_rows], {**ratios, **starts}

@@ -98,12 +98,18 @@ class RunsPage(_PageOfApp):
     def __init__(self) -> None:
         super().__init__()
         self._chosen: str | None = None
+        self._drawn: Overview | None = None
+
+    def has_news(self) -> bool:
+        """Whether the runs were looked at again, or can't be."""
+        return self.watch_app.runs is not self._drawn or self.is_out_of_date(self.watch_app.overview)
 
     def draw(self) -> None:
         """The list, with the chosen run in sight."""
         overview, poller = self.watch_app.runs, self.watch_app.overview
+        self._drawn = overview
         body = render_overview(overview, chosen=self._place, width=self.size.width, height=self.body_height)
-        self.show(body, poller.silence_s, poller.fault)
+        self.show(body, poller)
 
     @property
     def _statuses(self) -> Sequence[RunStatus]:
@@ -166,15 +172,20 @@ class RunPage(_PageOfApp):
         """Look no more."""
         self._poller.close()
 
+    def has_news(self) -> bool:
+        """Whether the run was looked at again, or can't be."""
+        newest = self._poller.take_newest()
+        self._view = newest or self._view
+        return newest is not None or self.is_out_of_date(self._poller)
+
     def draw(self) -> None:
         """What was seen last."""
-        self._view = self._poller.take_newest() or self._view
         if self._view is None:
             body = Text(f"reading {self._run.path} …")
         else:
             render = render_crew if self._shows_workers else render_run
             body = render(self._view, width=self.size.width, height=self.body_height)
-        self.show(body, self._poller.silence_s, self._poller.fault)
+        self.show(body, self._poller)
 
     def action_back(self) -> None:
         """To all workers' run, or to all runs."""

@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import islice
 from threading import Thread
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import events
@@ -33,6 +33,11 @@ class Page(Screen[None]):
 
     KEYS = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: dict[str, Text] = {}
+        self._trouble = ""
+
     def compose(self) -> ComposeResult:
         """A body and a foot."""
         yield Static(id="body", markup=False)
@@ -40,7 +45,7 @@ class Page(Screen[None]):
 
     def on_mount(self) -> None:
         """Draw now, and again and again."""
-        self.set_interval(REFRESH_INTERVAL_S, self.draw)
+        self.set_interval(REFRESH_INTERVAL_S, self._draw_news)
         self.draw()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -51,23 +56,49 @@ class Page(Screen[None]):
         """Draw what changed while another page was shown."""
         self.draw()
 
+    def _draw_news(self) -> None:
+        """Every drawing costs some milliseconds, which a run on the same machine would have used."""
+        is_seen = self.is_active or (self.app.screen.is_modal and self.is_current)
+        if is_seen and self.has_news():
+            self.draw()
+
+    def has_news(self) -> bool:
+        """Whether anything has changed since it was drawn."""
+        return True
+
     def draw(self) -> None:
         """Show the newest of everything."""
 
-    def show(self, body: Text, silence_s: float, fault: DnctlError | None) -> None:
+    def is_out_of_date(self, poller: Poller[Any]) -> bool:
+        """Whether the foot no longer says how the storage is."""
+        return _trouble_with(poller) != self._trouble
+
+    def show(self, body: Text, poller: Poller[Any]) -> None:
         """Put a body on the page, and at its foot the keys, or what is wrong with the storage."""
-        line = Text(self.KEYS, style="reverse")
-        if fault is not None:
-            line = Text(f"! {plain(str(fault))}", style="bold reverse")
-        elif silence_s > SILENCE_S:
-            line = Text(f"! the storage hasn't answered for {silence_s:.0f} s; this is what was seen before", "reverse")
-        self.query_one("#body", Static).update(body)
-        self.query_one("#foot", Static).update(fit(line, self.size.width))
+        self._trouble = _trouble_with(poller)
+        line = Text(f"! {self._trouble}", style="bold reverse") if self._trouble else Text(self.KEYS, style="reverse")
+        self._put("#body", body)
+        self._put("#foot", fit(line, self.size.width))
+
+    def _put(self, selector: str, text: Text) -> None:
+        """Into a widget whose size doesn't depend on it."""
+        if self._texts.get(selector) != text:
+            self._texts[selector] = text
+            self.query_one(selector, Static).update(text, layout=False)
 
     @property
     def body_height(self) -> int:
         """Lines between the top of the screen and the foot."""
         return max(self.size.height - 1, 1)
+
+
+def _trouble_with(poller: Poller[Any]) -> str:
+    """What is wrong with the storage; nothing if it answers."""
+    if poller.fault is not None:
+        return plain(str(poller.fault))
+    if poller.silence_s > SILENCE_S:
+        return f"the storage hasn't answered for {poller.silence_s:.0f} s; this is what was seen before"
+    return ""
 
 
 class LogsPage(Page):
@@ -113,7 +144,7 @@ class LogsPage(Page):
         title = Text.assemble((self._run.name, "bold"), f"  logs of {self._source or 'all processes'}")
         if not self._lines:
             title.append("  none yet")
-        self.show(fit(title, self.size.width), self._poller.silence_s, self._poller.fault)
+        self.show(fit(title, self.size.width), self._poller)
 
     def _is_wanted(self, line: LogLine) -> bool:
         return self._source is None or line.source == self._source

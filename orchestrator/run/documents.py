@@ -10,11 +10,11 @@ import math
 import re
 import types
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
-from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from functools import cache, partial
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -55,9 +55,7 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_int=_integer, parse_constant=lambda text: _finite(text)
-)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_int=_integer, parse_constant=_finite)
 
 
 def seal(text: bytes) -> bytes:
@@ -95,56 +93,58 @@ def record(kind: type[T], document: Mapping[str, Any]) -> T:
     Raises ValueError that names the field.
     """
     fields_of: Any = kind
-    types_of, required = _field_types(fields_of), _required(fields_of)
+    checks, required = _field_checks(fields_of)
     missing = required - document.keys()
     if missing:
         raise ValueError(f"{min(missing)} is missing")
-    return kind(**{name: _checked(name, document[name], types_of[name]) for name in types_of if name in document})
+    return kind(**{name: check(name, document[name]) for name, check in checks.items() if name in document})
+
+
+_Check: TypeAlias = Callable[[str, Any], Any]
+"""Takes a field's name and its value; returns that as the type that it should have. Raises ValueError."""
 
 
 @cache
-def _field_types(kind: Any) -> dict[str, Any]:
+def _field_checks(kind: Any) -> tuple[dict[str, _Check], frozenset[str]]:
+    """The check of each field of a dataclass, and which fields must be there."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    required = (field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING)
+    return {field.name: _check_of(hints[field.name]) for field in fields(kind)}, frozenset(required)
 
 
-@cache
-def _required(kind: Any) -> frozenset[str]:
-    return frozenset(
-        field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING
-    )
-
-
-def _checked(name: str, value: Any, kind: Any) -> Any:
-    """A value as the type that it should have."""
-    if kind is Any:
-        return value
+def _check_of(kind: Any) -> _Check:
     origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return lambda _, value: value
     if origin in (types.UnionType, Union):
-        if value is None:
-            return None
-        (kind,) = (argument for argument in arguments if argument is not type(None))
-        return _checked(name, value, kind)
-    if origin is Literal and value in arguments and isinstance(value, str):
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_checked(name, item, arguments[0]) for item in value)
-    if origin is not None and issubclass(origin, Mapping) and isinstance(value, dict):
-        return {key: _checked(f"{name}.{key}", item, arguments[1]) for key, item in value.items()}
-    if isinstance(kind, type) and _is_plain(value, kind):
-        return value
-    if isinstance(kind, type) and issubclass(kind, StrEnum) and value in list(kind):
-        return kind(value)
-    if isinstance(kind, type) and is_dataclass(kind) and isinstance(value, dict):
-        return record(kind, value)
+        (inner,) = (_check_of(argument) for argument in arguments if argument is not types.NoneType)
+        return lambda name, value: None if value is None else inner(name, value)
+    if origin is tuple:
+        inner = _check_of(arguments[0])
+        return lambda name, value: tuple([inner(name, item) for item in _of(list, name, value)])
+    if origin is Literal or (isinstance(kind, type) and issubclass(kind, StrEnum)):
+        choices = {str(choice): choice for choice in (arguments or kind)}
+        return lambda name, value: choices[value] if _of(str, name, value) in choices else _refuse(name, value)
+    if origin is not None and issubclass(origin, Mapping):
+        inner = _check_of(arguments[1])
+        return lambda name, value: {key: inner(f"{name}.{key}", item) for key, item in _of(dict, name, value).items()}
+    if kind is int or kind is float:
+        return partial(_number, (int,) if kind is int else (int, float))
+    if isinstance(kind, type) and is_dataclass(kind):
+        return lambda name, value: record(kind, _of(dict, name, value))
+    return partial(_of, kind)
+
+
+def _of(kind: type[T], name: str, value: Any) -> T:
+    return value if type(value) is kind else _refuse(name, value)
+
+
+def _number(kinds: tuple[type, ...], name: str, value: Any) -> Any:
+    return value if type(value) in kinds and 0 <= value < 2**64 else _refuse(name, value)
+
+
+def _refuse(name: str, value: Any) -> NoReturn:
     raise ValueError(f"{name} is {_shown(value)}")
-
-
-def _is_plain(value: Any, kind: type) -> bool:
-    if kind is float or kind is int:
-        is_number = type(value) is int or (kind is float and type(value) is float)
-        return is_number and 0 <= value < 2**64
-    return kind in (str, bool) and type(value) is kind
 
 
 def _shown(value: Any) -> str:

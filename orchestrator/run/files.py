@@ -128,7 +128,8 @@ def read_json(path: Path, *, format_version: int = 1) -> dict[str, Any]:
     """Read a JSON object and take its format version off. Raises StorageError; FileNotFoundError if there is none."""
     try:
         with translated("read", path), open_plain(path) as file:
-            content = file.read(LARGEST_JSON_BYTES + 1)
+            size = os.fstat(file.fileno()).st_size  # of a file that is replaced as a whole, or a little less
+            content = file.read(min(size, LARGEST_JSON_BYTES) + 1)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from None

@@ -29,10 +29,6 @@ class RunStatus:
     at: float
     """When it was read, in seconds since 1970."""
     progress: Progress | None
-    world_size_wanted: int | None
-    """How many workers the plan asks for."""
-    limits: Limits
-    """What it may take."""
     stragglers: Sequence[Straggler]
     """Workers that the others wait for."""
 
@@ -41,6 +37,23 @@ class RunStatus:
         """Seconds since the last checkpoint; None before the first."""
         saved_at = self.progress.last_checkpoint_at if self.progress else None
         return None if saved_at is None else max(self.at - saved_at, 0.0)
+
+    @property
+    def world_size_wanted(self) -> int | None:
+        """How many workers the plan asks for; None if it can't be read."""
+        try:
+            wanted = files.read_json(self.run.plan, format_version=FORMAT_VERSION)["placement"]["world_size"]
+        except (FileNotFoundError, StorageError, KeyError, TypeError):
+            return None
+        return wanted if isinstance(wanted, int) else None
+
+    @property
+    def limits(self) -> Limits:
+        """What it may take; no limits if the plan can't be read."""
+        try:
+            return documents.record(Limits, files.read_json(self.run.plan, format_version=FORMAT_VERSION)["execution"])
+        except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError, AttributeError):
+            return Limits()
 
     @property
     def spent(self) -> Spent:
@@ -110,19 +123,8 @@ def read_status(run: RunDirectory, *, now: float) -> RunStatus:
         reason=reason,
         at=now,
         progress=newest_progress(run),
-        **_planned(run),
         stragglers=_stragglers(run, record) if state is State.RUNNING else (),
     )
-
-
-def _planned(run: RunDirectory) -> dict[str, Any]:
-    """What a status takes from the plan, by the names of its fields; a plan that can't be read says nothing."""
-    try:
-        plan = files.read_json(run.plan, format_version=FORMAT_VERSION)
-        wanted, limits = plan["placement"]["world_size"], documents.record(Limits, plan["execution"])
-        return {"world_size_wanted": wanted if isinstance(wanted, int) else None, "limits": limits}
-    except (FileNotFoundError, StorageError, KeyError, TypeError, ValueError, AttributeError):
-        return {"world_size_wanted": None, "limits": Limits()}
 
 
 def _stragglers(run: RunDirectory, record: StateRecord) -> Sequence[Straggler]:

@@ -103,15 +103,18 @@ class StragglerWatch:
     ) -> Iterator[tuple[str, Straggler | None]]:
         """window_s: of each step of the window (first axis) and each rank."""
         seconds = np.median(window_s, axis=0)
+        typical_s = float(np.median(seconds[working])) if len(working) > 1 else np.inf
+        # Most ranks needn't be compared with all others; of two, each is half as far off.
+        is_far_off = seconds[working] - typical_s > MIN_SHARE * step_s / 2
+        suspects = {*working[is_far_off].tolist(), *(rank for rank, slow_in in self._current if slow_in == phase)}
+        if not suspects:
+            return
         noise_s = SIGMA_PER_MAD * np.median(np.abs(window_s - seconds), axis=0)
         half = len(window_s) // 2
         halves_s = np.minimum(np.median(window_s[:half], axis=0), np.median(window_s[half:], axis=0))
         min_factor = MIN_FACTOR if len(working) > FEW else MIN_FACTOR_OF_FEW
-        typical_s = float(np.median(seconds[working])) if len(working) > 1 else np.inf
-        for rank in working.tolist():
+        for rank in sorted(suspects):
             before = self._current.get((rank, phase))
-            if before is None and seconds[rank] - typical_s <= MIN_SHARE * step_s / 2:
-                continue  # most ranks needn't be compared with all others; of two, each is half as far off
             others = seconds[working[working != rank]]
             others_s = float(np.median(others))
             spread_s = SIGMA_PER_MAD * float(np.median(np.abs(others - others_s)))
