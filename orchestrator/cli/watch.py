@@ -1,6 +1,7 @@
 """`dnctl watch`: a live view of all runs, or of one. It reads the storage alone and costs a run nothing."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from orchestrator.run.state import State
 from orchestrator.run.status import RunStatus
 
 INTERVAL_S = 1.0
+NICENESS = 10
+"""A view gives way to runs on the same machine."""
 NARROWEST, LOWEST = 80, 23
 """The size of what is printed where there is no terminal, but for COLUMNS and LINES."""
 
@@ -45,6 +48,7 @@ def watch(
     else:
         from orchestrator.cli.watch_app import WatchApp  # takes a while to import
 
+        os.nice(NICENESS)
         WatchApp(root, directory).run()
 
 

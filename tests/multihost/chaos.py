@@ -12,8 +12,8 @@ from random import Random
 from time import monotonic
 
 from tests.multihost.faults import FAULTS
-from tests.multihost.history import Stage, Strike, made_stage
-from tests.multihost.moments import MOMENTS
+from tests.multihost.history import STRIKES_ON_THE_GO, Stage, Strike, made_stage
+from tests.multihost.moments import moments_of
 from tests.multihost.record import Outcome, record
 
 WORKERS = ("2", "{min: 1, max: 2}", "{min: 1, max: 3}")
@@ -23,11 +23,12 @@ def drawn(seed: str, number: int) -> tuple[str, list[Strike]]:
     """The workers and the strikes of a history."""
     random = Random(f"{seed}/{number}")
     workers = random.choice(WORKERS)
-    strikes = []
+    strikes: list[Strike] = []
     for _ in range(random.randint(2, 5)):
-        fault = random.choice(list(FAULTS.values()))
-        moments = [moment for moment in MOMENTS.values() if moment.name not in fault.never]
-        strikes.append(Strike(fault=fault, moment=random.choice(moments)))
+        stops_for_all = sum(not strike.fault.ends_attempt for strike in strikes) == STRIKES_ON_THE_GO
+        faults = [f for f in FAULTS.values() if f.only is None and (f.ends_attempt or not stops_for_all)]
+        fault = random.choice(faults)
+        strikes.append(Strike(fault=fault, moment=random.choice(moments_of(fault))))
     return workers, strikes
 
 

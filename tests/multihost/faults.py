@@ -30,6 +30,8 @@ class Fault:
     """How many of the newest checkpoints it spoils."""
     never: Sequence[str] = ()
     """Moments at which it can't strike."""
+    only: str | None = None
+    """The only moment at which it strikes, alone: the run has hardly a step left after it."""
 
 
 def _kill_worker(scene: Scene) -> None:
@@ -144,9 +146,19 @@ FAULTS = {
             checkpoints_lost=1,
             never=["at the first step"],
         ),
-        Fault(name="the storage hangs for a minute", strike=_freeze_storage, lasts_s=60, ends_attempt=False),
-        Fault(name="the storage is gone for a minute", strike=_take_storage_away, lasts_s=60, ends_attempt=False),
-        Fault(name="the storage is full for a minute", strike=_fill_storage, lasts_s=60, ends_attempt=False),
+        Fault(name="the storage hangs for 15 s", strike=_freeze_storage, lasts_s=15, ends_attempt=False),
+        Fault(name="the storage is gone for 15 s", strike=_take_storage_away, lasts_s=15, ends_attempt=False),
+        Fault(name="the storage is full for 15 s", strike=_fill_storage, lasts_s=15, ends_attempt=False),
+        *(
+            Fault(
+                name=f"the storage {how} for a minute",
+                strike=strike,
+                lasts_s=60,
+                ends_attempt=False,
+                only="in the middle of an epoch",
+            )
+            for how, strike in (("hangs", _freeze_storage), ("is gone", _take_storage_away), ("is full", _fill_storage))
+        ),
         Fault(name="the driver is killed", strike=_kill_driver, back_by="resume"),
         Fault(name="Ray's controller is killed", strike=_kill_controller),
         Fault(name="the head is lost", strike=_lose_head, lasts_s=0, back_by="resume"),

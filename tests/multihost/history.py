@@ -57,6 +57,8 @@ ON_HOSTS = (
 SETTLED_S = 1.5
 LOST_FOR_S = 12.0
 RECOVERY_TIMEOUT_S = 240.0
+STRIKES_ON_THE_GO = 2
+"""In one run, of faults that it doesn't stop for: more, and it would have ended before the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +105,8 @@ class Stage:
             status = self.bed.wait(run)
             assert status["state"] == "SUCCEEDED", f"{status['state']}: {status['reason']}"
             self._compare(Trained(run), floors)
-            seconds, wall_s = status["ledger"].values(), status["finished_at"] - status["created_at"]
-            assert min(seconds) >= 0 and sum(seconds) == pytest.approx(wall_s, rel=0.01), status["ledger"]
+            wall_s = status["finished_at"] - status["created_at"]
+            assert sum(status["ledger"].values()) == pytest.approx(wall_s, rel=0.01), status["ledger"]
         except Exception as error:
             self.disk.make_usable()
             if self.mending is not None:

@@ -8,6 +8,7 @@ from time import time
 
 from orchestrator.run.checkpoints import COMMITTED
 from orchestrator.run.progress import Progress
+from tests.multihost.faults import Fault
 from tests.multihost.scene import HistoryError, Scene, held, send
 
 FRESH_S = 0.5
@@ -114,3 +115,10 @@ MOMENTS = {
         Moment(name="during recovery", of=_during_recovery),
     )
 }
+
+
+def moments_of(fault: Fault) -> list[Moment]:
+    """When a fault strikes."""
+    return [
+        moment for name, moment in MOMENTS.items() if (name == fault.only if fault.only else name not in fault.never)
+    ]

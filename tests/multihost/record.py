@@ -65,7 +65,7 @@ def read() -> list[Outcome]:
 def table(outcomes: Sequence[Outcome], faults: Mapping[str, Sequence[str]], moments: Sequence[str]) -> str:
     """A row for each fault, a column for each moment, and one for the random histories.
 
-    faults: each fault's name, and the moments at which it can't strike.
+    faults: each fault's name, and the moments at which it doesn't strike.
     """
     lines = [
         "| " + " | ".join(["fault", *moments, "random histories"]) + " |",
@@ -82,9 +82,12 @@ def table(outcomes: Sequence[Outcome], faults: Mapping[str, Sequence[str]], mome
 def whole_table() -> str:
     """The table of what was recorded."""
     from tests.multihost.faults import FAULTS
-    from tests.multihost.moments import MOMENTS
+    from tests.multihost.moments import MOMENTS, moments_of
 
-    return table(read(), {fault.name: fault.never for fault in FAULTS.values()}, list(MOMENTS))
+    struck = {fault.name: {moment.name for moment in moments_of(fault)} for fault in FAULTS.values()}
+    return table(
+        read(), {fault: [name for name in MOMENTS if name not in struck[fault]] for fault in struck}, list(MOMENTS)
+    )
 
 
 def _cell(outcome: Outcome | None) -> str:

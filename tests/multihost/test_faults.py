@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.multihost.faults import FAULTS
-from tests.multihost.history import Stage, Strike, made_stage
-from tests.multihost.moments import MOMENTS
+from tests.multihost.history import STRIKES_ON_THE_GO, Stage, Strike, made_stage
+from tests.multihost.moments import MOMENTS, moments_of
 from tests.multihost.record import MATRIX, record
 
 pytestmark = [pytest.mark.multihost, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -21,8 +21,6 @@ COVERING = (
     ("Ray's controller is killed", "during recovery"),
 )
 """Each moment, and the faults that have least in common."""
-STRIKES_ON_THE_GO = 2
-"""In one run, of a fault that it doesn't stop for: more, and it would have ended before the last."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def test_a_run_that_is_struck_again_and_again_ends_as_the_undisturbed_one(stage:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_at_every_moment(stage: Stage, name: str):
     fault = FAULTS[name]
-    strikes = [Strike(fault=fault, moment=moment) for moment in MOMENTS.values() if moment.name not in fault.never]
+    strikes = [Strike(fault=fault, moment=moment) for moment in moments_of(fault)]
     at_once = len(strikes) if fault.ends_attempt else STRIKES_ON_THE_GO
     for first in range(0, len(strikes), at_once):
         outcomes = stage.play(strikes[first : first + at_once], seed=name)

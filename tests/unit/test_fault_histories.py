@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from orchestrator.run.directory import RunDirectory
 from tests.multihost.chaos import drawn
 from tests.multihost.faults import FAULTS
+from tests.multihost.history import STRIKES_ON_THE_GO
 from tests.multihost.moments import MOMENTS, is_partly_written
 from tests.multihost.record import Outcome, table
 from tests.multihost.test_faults import COVERING
@@ -24,8 +25,13 @@ def test_a_history_is_a_function_of_its_seed_and_number():
 
 def test_no_fault_is_drawn_at_a_moment_at_which_it_cannot_strike():
     strikes = [strike for number in range(200) for strike in drawn("all", number)[1]]
-    assert {strike.fault.name for strike in strikes} == set(FAULTS)
+    assert {strike.fault.name for strike in strikes} == {fault.name for fault in FAULTS.values() if fault.only is None}
     assert not any(strike.moment.name in strike.fault.never for strike in strikes)
+
+
+def test_a_run_has_steps_left_for_every_strike_of_a_history():
+    histories = [drawn("all", number)[1] for number in range(200)]
+    assert max(sum(not strike.fault.ends_attempt for strike in strikes) for strikes in histories) == STRIKES_ON_THE_GO
 
 
 def test_what_every_test_run_does_has_every_moment():
