@@ -97,7 +97,7 @@ def _speed(view: RunView, progress: Progress) -> list[str]:
 
 def _safety(view: RunView, progress: Progress) -> list[str]:
     workers = f"{progress.world_size} {'worker' if progress.world_size == 1 else 'workers'}"
-    wanted = view.status.world_size_wanted
+    wanted = view.world_size_wanted
     if wanted is not None and wanted != progress.world_size:
         workers += f" of {wanted} wanted"
     if view.workers is not None:

@@ -42,6 +42,7 @@ class RunReader:
             top1=self._top1.curve(),
             learning_rate=self._learning_rate.curve(),
             images_per_s=self._images_per_s.curve(),
+            world_size_wanted=status.world_size_wanted,
             workers=read_workers(self.run.attempt(self._attempt).telemetry) if self._attempt else None,
             news=tuple(self._news),
         )

@@ -20,6 +20,8 @@ class RunView:
     """Of validations, in percent, over epochs."""
     learning_rate: Curve = field(default_factory=Curve)
     images_per_s: Curve = field(default_factory=Curve)
+    world_size_wanted: int | None = None
+    """How many workers the plan asks for."""
     workers: Workers | None = None
     news: Sequence[News] = ()
     """The latest events, oldest first."""

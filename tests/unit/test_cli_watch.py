@@ -22,6 +22,7 @@ from orchestrator.errors import NotFoundError
 from orchestrator.monitor.curve import Curve
 from orchestrator.monitor.overview import OverviewReader
 from orchestrator.monitor.run_reader import RunReader
+from orchestrator.run import files
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.state import State
 from tests.run_directories import STRAGGLER, make_run, make_workers
@@ -51,6 +52,17 @@ def test_every_page_fits_every_screen(runs: Path, width: int, height: int):
         lines = _lines(screen)
         assert len(lines) == height
         assert {cell_len(line) for line in lines} == {width}
+
+
+def test_what_was_seen_is_drawn_without_another_look_at_a_storage_that_may_hang(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    view = RunReader(make_run(runs, "first", workers=make_workers(2))).read()
+    overview = OverviewReader(runs).read()
+    monkeypatch.setattr(files, "open_plain", lambda path: pytest.fail(f"{path} is read"))
+    assert "first" in render_run(view, width=80, height=24).plain
+    assert "node-0" in render_crew(view, width=80, height=24).plain
+    assert "first" in render_overview(overview, chosen=0, width=80, height=24).plain
 
 
 @pytest.mark.parametrize("width", [80, 200])
