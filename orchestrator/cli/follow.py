@@ -3,6 +3,7 @@
 All of it is read from the run directory, so following costs the run nothing and a lost connection ends nothing.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from time import monotonic, time
@@ -16,7 +17,7 @@ from rich.text import Text
 from orchestrator.cli.output import human_time, stderr
 from orchestrator.cli.render_status import accuracy, state_text
 from orchestrator.cli.until_ended import until_ended
-from orchestrator.monitor.news import News, news_of
+from orchestrator.monitor.news import news_of
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.segments import SegmentReader
 from orchestrator.run.state import State
@@ -26,6 +27,10 @@ LINE_INTERVAL_S = 30.0
 """Between two lines of progress where there is no terminal."""
 QUIET = frozenset({"checkpoint_saved", "checkpoint_deleted", "stopped"})
 """Events that an attached launch doesn't print: they come often, or the state says the same."""
+
+
+MAX_AT_ONCE = 100
+"""Lines for events that happened before anybody followed."""
 
 
 class Followed(Enum):
@@ -80,19 +85,26 @@ class _News:
         self._attempt = 0
         self._events: SegmentReader | None = None
 
-    def events(self, status: RunStatus) -> list[News]:
-        """Events that are new since the last time. Reads storage."""
+    def events(self, status: RunStatus) -> list[str]:
+        """A sentence for each event that is new since the last time, or for the latest of many. Reads storage."""
         attempt = status.record.attempt
         if attempt != self._attempt:
             self._attempt = attempt
             self._events = SegmentReader(self._run.attempt(attempt).path, "events") if attempt else None
-        return [news_of(event, attempt=attempt) for event in self._events.read()] if self._events else []
+        if self._events is None:
+            return []
+        num_events, latest = 0, deque[str](maxlen=MAX_AT_ONCE)
+        for event in self._events.read():
+            news = news_of(event, attempt=attempt)
+            if news.kind not in QUIET:
+                num_events += 1
+                latest.append(news.text)
+        left_out = num_events - len(latest)
+        return [f"… {left_out:,} events before these", *latest] if left_out else [*latest]
 
-    def lines(self, status: RunStatus, events: list[News]) -> Iterator[Text]:
+    def lines(self, status: RunStatus, events: list[str]) -> Iterator[Text]:
         """Lines for what is new."""
-        for event in events:
-            if event.kind not in QUIET:
-                yield Text(event.text)
+        yield from map(Text, events)
         if status.state is not State.RUNNING and (status.state, status.reason) != self._state:
             yield Text.assemble(state_text(status.state), "  ", status.reason)
         self._state = (status.state, status.reason)

@@ -89,13 +89,12 @@ class SegmentReader:
         self._number = 0
         self._offset = 0
 
-    def read(self) -> list[dict[str, Any]]:
-        """New whole rows, oldest first. Raises StorageError."""
-        rows: list[dict[str, Any]] = []
+    def read(self) -> Iterator[dict[str, Any]]:
+        """New whole rows, oldest first, a segment in memory at a time. Raises StorageError."""
         while True:
-            rows += parse_rows(self._read_bytes(segment_path(self._directory, self._prefix, self._number)))
+            yield from parse_rows(self._read_bytes(segment_path(self._directory, self._prefix, self._number)))
             if not segment_path(self._directory, self._prefix, self._number + 1).is_file():
-                return rows
+                return
             self._number, self._offset = self._number + 1, 0
 
     def _read_bytes(self, path: Path) -> bytes:

@@ -4,25 +4,33 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from io import StringIO
+from itertools import islice
 from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from orchestrator.cli.app import app
+from orchestrator.cli.follow import MAX_AT_ONCE, follow
 from orchestrator.data.index import index_dataset
 from orchestrator.engine.planning import load_plan
 from orchestrator.errors import DnctlError
+from orchestrator.monitor.run_reader import MAX_NEWS, RunReader
+from orchestrator.run import documents
 from orchestrator.run.checkpoints import list_checkpoints, newest_whole, read_checkpoint
 from orchestrator.run.directory import RunDirectory
 from orchestrator.run.ending import read_ending
-from orchestrator.run.segments import read_segments
+from orchestrator.run.segments import read_segments, segment_path
+from orchestrator.run.state import State
 from orchestrator.run.status import read_status
 from orchestrator.train.loop import train
 from orchestrator.train.reporter import RunReporter
 from orchestrator.train.world import World
+from tests.run_directories import make_run as make_run_with_figures
 from tests.run_directories import mark_running
 from tests.training import make_run
 
@@ -168,3 +176,31 @@ def test_no_command_crashes_on_a_damaged_run(storage: Path):
                 for line in [result.stdout] if "watch" not in arguments else result.stdout.splitlines():
                     json.loads(line)
     assert count > 80
+
+
+def test_a_hundred_thousand_events_are_read_and_the_latest_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run_with_figures(tmp_path, "run", state=State.SUCCEEDED)
+    event = {"event": "step_refused", "loss": "nan", "grad_norm": "nan", "policy": "skip", "samples": [1, 2, 3]}
+    rows = (documents.seal(json.dumps({"time": time(), **event, "step": step}).encode()) for step in range(100_000))
+    for number in range(1, 101):
+        content = b"\n".join(islice(rows, 1000)) + b"\n"
+        segment_path(run.attempt(1).path, "events", number).write_bytes(content)
+
+    reader = RunReader(run)
+    view = reader.read()
+    assert reader.num_news > 100_000
+    assert len(view.news) == MAX_NEWS
+    assert view.news[-1].details["step"] == 99_999
+
+    monkeypatch.setenv("DNCTL_STORAGE", str(tmp_path))
+    for command in COMMANDS:
+        if command[:2] != ["checkpoint", "verify"]:  # there is none
+            assert CliRunner().invoke(app, command).exit_code == 0, command
+
+    console = Console(file=StringIO(), width=200)
+    monkeypatch.setattr("orchestrator.cli.follow.stderr", lambda: console)
+    follow(run)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) < MAX_AT_ONCE + 10
+    assert lines[0].startswith("… 99,9")
+    assert "99999" in lines[MAX_AT_ONCE]
