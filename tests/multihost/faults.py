@@ -96,9 +96,7 @@ def _drain(scene: Scene) -> Mend:
 
 
 def _hang_worker(scene: Scene) -> Mend:
-    process_id = scene.process_of(scene.rank())
-    send(process_id, signal.SIGSTOP)
-    return lambda: send(process_id, signal.SIGCONT)  # an old worker that comes back must harm nothing
+    return scene.hang(scene.process_of(scene.rank()))  # an old worker that comes back must harm nothing
 
 
 def _freeze_storage(scene: Scene) -> Mend:

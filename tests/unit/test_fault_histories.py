@@ -1,6 +1,9 @@
 """The bookkeeping of injected faults: what is drawn, and what the document says came of it."""
 
+import os
+import subprocess
 from pathlib import Path
+from random import Random
 from time import time
 from types import SimpleNamespace
 
@@ -10,6 +13,7 @@ from tests.multihost.faults import FAULTS
 from tests.multihost.history import STRIKES_ON_THE_GO
 from tests.multihost.moments import MOMENTS, is_partly_written
 from tests.multihost.record import Outcome, table
+from tests.multihost.scene import Scene
 from tests.multihost.test_faults import COVERING
 
 
@@ -66,3 +70,19 @@ def test_the_table_says_who_brought_a_run_back_and_how_often():
         "| a | itself, 9 s | not run | 1 of 2 back, 4 s |",
         "| b | – | **not back** | not drawn |",
     ]
+
+
+def test_a_process_that_hangs_goes_on_hanging_after_the_moment_in_which_it_was_struck():
+    process = subprocess.Popen(["sleep", "60"])
+    scene = Scene(bed=None, disk=None, run=None, random=Random(0))  # type: ignore[arg-type]
+    try:
+        with scene.held(process.pid):
+            go_on = scene.hang(process.pid)
+            os.waitpid(process.pid, os.WUNTRACED)
+        assert os.waitpid(process.pid, os.WCONTINUED | os.WNOHANG) == (0, 0)
+        go_on()
+        _, status = os.waitpid(process.pid, os.WCONTINUED)
+        assert os.WIFCONTINUED(status)
+    finally:
+        process.kill()
+        process.wait()
