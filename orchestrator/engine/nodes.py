@@ -12,6 +12,7 @@ from ray._private.state import state as gcs
 from ray._raylet import PlacementGroupID
 from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util import placement_group_table, remove_placement_group
 from ray.util.placement_group import PlacementGroup
 
@@ -88,14 +89,22 @@ def free_resources() -> Mapping[str, Mapping[str, float]]:
     return {node: resources for node, resources in free.items() if node not in leaving}
 
 
-def count_anew() -> None:
+def reservation_of(trainer: DataParallelTrainer) -> str:
+    """The name under which Ray Train reserves room for the workers of a trainer."""
+    return f"train-{trainer.train_run_context.run_id}"
+
+
+def count_anew(*, gone: str | None) -> None:
     """Let Ray Train's count of nodes be that of this moment. Raises ClusterError.
 
     By itself it counts every 20 s, and would start too few workers just after a node came. It counts in an actor on the
     node of the first who asks, and can't do without: asked from the driver, that is the head and no node that may go.
+    gone: a reservation whose controller has ended or died; Ray Train would keep the room for 180 s more.
     """
     coordinator = get_or_create_autoscaling_coordinator()
     try:
+        if gone is not None:
+            ray.get(coordinator.cancel_request.remote(gone), timeout=COUNT_TIMEOUT_S)
         ray.get(coordinator.get_reserved_resources.remote("", recompute=True), timeout=COUNT_TIMEOUT_S)
     except (GetTimeoutError, RayActorError) as error:
         raise ClusterError(f"Ray doesn't count its nodes: {error}; is its head overloaded?") from error

@@ -25,7 +25,7 @@ from orchestrator.engine.planning import plan_on_cluster
 from orchestrator.engine.task import WorkerTask
 from orchestrator.engine.turn import Tell
 from orchestrator.engine.waiting import WaitingForRoom
-from orchestrator.errors import ClusterError, DnctlError, RunStoppedError
+from orchestrator.errors import ClusterError, DnctlError, RunStoppedError, StorageError
 from orchestrator.plan.plan import Execution, Placement
 from orchestrator.recipe.load import load_recipe
 from orchestrator.redaction import redacted
@@ -33,7 +33,7 @@ from orchestrator.run import files
 from orchestrator.run.checkpoints import newest_step
 from orchestrator.run.directory import AttemptDirectory, RunDirectory
 from orchestrator.run.ending import Ending, read_ending
-from orchestrator.run.patience import patiently
+from orchestrator.run.patience import is_passing, patiently
 from orchestrator.run.pause import read_pause_request
 from orchestrator.run.spent import Limits, read_spent
 from orchestrator.run.state import State
@@ -127,9 +127,12 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
     newest = patiently(lambda: newest_step(run.checkpoints))
     waiting = WaitingForRoom(run, plan.placement, worker_resources(plan.placement), tell)
     try:
+        trainer = _trainer(attempt, task)
         nodes.give_places_back()
-        nodes.count_anew()
-        _trainer(attempt, task).fit()
+        nodes.count_anew(gone=patiently(lambda: _newest_reservation(run)))
+        reservation = {"name": nodes.reservation_of(trainer)}
+        patiently(lambda: files.write_json(attempt.reservation, reservation))
+        trainer.fit()
     except (TrainingFailedError, RayActorError) as error:  # the latter: Ray's controller itself has died
         ending = patiently(lambda: _newest_ending(run))
         if ending is not None and ending.outcome == "paused":
@@ -145,6 +148,19 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
         waiting.close()
     ending = patiently(lambda: _newest_ending(run))
     return _Next.ATTEMPT if ending is not None and ending.outcome == "paused" else _Next.NOTHING
+
+
+def _newest_reservation(run: RunDirectory) -> str | None:
+    """What an attempt before has left at Ray, if its controller, or the driver, died."""
+    for attempt in reversed(run.attempts()):
+        try:
+            return str(files.read_json(attempt.reservation)["name"])
+        except (FileNotFoundError, KeyError):
+            continue
+        except StorageError as error:  # without it, Ray lets go of the room some minutes later
+            if is_passing(error):
+                raise
+    return None
 
 
 def _newest_ending(run: RunDirectory) -> Ending | None:

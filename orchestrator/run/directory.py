@@ -64,6 +64,11 @@ class AttemptDirectory:
         return self.path / "nodes.json"
 
     @property
+    def reservation(self) -> Path:
+        """The name under which Ray has reserved room for its workers."""
+        return self.path / "reservation.json"
+
+    @property
     def pause_request(self) -> Path:
         """There if the attempt shall save a checkpoint and let its workers go, so that others can take over."""
         return self.path / "pause.json"
