@@ -129,7 +129,7 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
     try:
         trainer = _trainer(attempt, task)
         nodes.give_places_back()
-        nodes.count_anew(gone=patiently(lambda: _newest_reservation(run)))
+        nodes.count_anew(gone=patiently(lambda: newest_reservation(run)))
         reservation = {"name": nodes.reservation_of(trainer)}
         patiently(lambda: files.write_json(attempt.reservation, reservation))
         trainer.fit()
@@ -150,7 +150,7 @@ def _fit_once(attempt: AttemptDirectory, task: WorkerTask, tell: Tell) -> _Next:
     return _Next.ATTEMPT if ending is not None and ending.outcome == "paused" else _Next.NOTHING
 
 
-def _newest_reservation(run: RunDirectory) -> str | None:
+def newest_reservation(run: RunDirectory) -> str | None:
     """What an attempt before has left at Ray, if its controller, or the driver, died."""
     for attempt in reversed(run.attempts()):
         try:

@@ -128,7 +128,7 @@ def read_json(path: Path, *, format_version: int = 1) -> dict[str, Any]:
     """Read a JSON object and take its format version off. Raises StorageError; FileNotFoundError if there is none."""
     try:
         with translated("read", path), open_plain(path) as file:
-            size = os.fstat(file.fileno()).st_size  # of a file that is replaced as a whole, or a little less
+            size = os.fstat(file.fileno()).st_size  # a buffer of the largest size for each of them would take longer
             content = file.read(min(size, LARGEST_JSON_BYTES) + 1)
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):

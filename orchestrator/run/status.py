@@ -67,7 +67,7 @@ class RunStatus:
 
     def to_json(self) -> dict[str, Any]:
         """The stable keys of `dnctl status --json`; None where not known yet."""
-        progress, spent = self.progress, self.spent
+        progress, spent, ledger, limits = self.progress, self.spent, self.ledger, self.limits
         return {
             "run": self.run.name,
             "path": str(self.run.path),
@@ -90,7 +90,7 @@ class RunStatus:
             "world_size": progress.world_size if progress else None,
             "last_checkpoint": progress.last_checkpoint if progress else None,
             "recoveries": max(self.record.attempt - 1, 0),
-            "goodput": self.ledger.goodput,
+            "goodput": ledger.goodput,
             "created_at": self.record.created_at,
             "finished_at": self.record.finished_at,
             "exit_code": self.record.exit_code,
@@ -98,11 +98,11 @@ class RunStatus:
             "world_size_wanted": self.world_size_wanted,
             "last_checkpoint_age_s": self.checkpoint_age_s,
             "stragglers": [asdict(straggler) for straggler in self.stragglers],
-            "ledger": asdict(self.ledger),
+            "ledger": asdict(ledger),
             "hours": spent.hours,
-            "max_hours": self.limits.max_hours,
-            "money": self.limits.money_of(spent),
-            "max_money": self.limits.max_money,
+            "max_hours": limits.max_hours,
+            "money": limits.money_of(spent),
+            "max_money": limits.max_money,
             "logs": str(self.run.attempt(self.record.attempt).logs) if self.record.attempt else None,
         }
 

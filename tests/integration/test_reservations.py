@@ -4,8 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from orchestrator.engine.trainer import newest_reservation
+from orchestrator.run import files
+from orchestrator.run.directory import RunDirectory
 
 PROGRAM = """
 import json
@@ -33,3 +38,16 @@ def test_room_that_a_dead_attempt_holds_goes_to_the_next_one():
     )
     assert answer.returncode == 0, answer.stderr
     assert [json.loads(line) for line in answer.stdout.splitlines()] == [[], [{"CPU": 2}], [{"CPU": 2}]]
+
+
+def test_the_newest_reservation_that_can_be_read_is_given_back(tmp_path: Path):
+    run = RunDirectory(tmp_path / "run")
+    run.create(now=0.0)
+    assert newest_reservation(run) is None
+    attempts = [run.claim_attempt("holder") for _ in range(4)]
+    for attempt in attempts[:3]:
+        files.write_json(attempt.reservation, {"name": f"train-{attempt.number}"})
+    assert newest_reservation(run) == "train-3"
+    content = attempts[2].reservation.read_bytes()
+    attempts[2].reservation.write_bytes(content.replace(b"train-3", b"train-9"))
+    assert newest_reservation(run) == "train-2"

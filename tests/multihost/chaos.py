@@ -25,8 +25,8 @@ def drawn(seed: str, number: int) -> tuple[str, list[Strike]]:
     workers = random.choice(WORKERS)
     strikes: list[Strike] = []
     for _ in range(random.randint(2, 5)):
-        stops_for_all = sum(not strike.fault.ends_attempt for strike in strikes) == STRIKES_ON_THE_GO
-        faults = [f for f in FAULTS.values() if f.only is None and (f.ends_attempt or not stops_for_all)]
+        has_enough_on_the_go = sum(not strike.fault.ends_attempt for strike in strikes) == STRIKES_ON_THE_GO
+        faults = [f for f in FAULTS.values() if f.only is None and (f.ends_attempt or not has_enough_on_the_go)]
         fault = random.choice(faults)
         strikes.append(Strike(fault=fault, moment=random.choice(moments_of(fault))))
     return workers, strikes

@@ -96,7 +96,7 @@ def _drain(scene: Scene) -> Mend:
 
 
 def _hang_worker(scene: Scene) -> Mend:
-    return scene.hang(scene.process_of(scene.rank()))  # an old worker that comes back must harm nothing
+    return scene.standstill.hang(scene.process_of(scene.rank()))  # an old worker that comes back must harm nothing
 
 
 def _freeze_storage(scene: Scene) -> Mend:

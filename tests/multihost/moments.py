@@ -57,7 +57,7 @@ def _while_saving(scene: Scene) -> Iterator[None]:
     """A checkpoint is partly written; its writer is stopped."""
     for _ in range(MAX_MISSES):
         scene.until(lambda: is_partly_written(scene), "a checkpoint that is being written", every_s=GLANCE_S)
-        with scene.held(scene.process_of(0)):
+        with scene.standstill.held(scene.process_of(0)):
             if is_partly_written(scene):
                 yield
                 return
@@ -77,7 +77,7 @@ def is_partly_written(scene: Scene) -> bool:
 def _while_evaluating(scene: Scene) -> Iterator[None]:
     """An evaluation has just begun; the first rank is stopped."""
     scene.until(lambda: _fresh(scene, lambda progress: progress.activity == "evaluating"), "an evaluation")
-    with scene.held(scene.process_of(0)):
+    with scene.standstill.held(scene.process_of(0)):
         yield
 
 

@@ -65,15 +65,15 @@ def read() -> list[Outcome]:
 def table(outcomes: Sequence[Outcome], faults: Mapping[str, Sequence[str]], moments: Sequence[str]) -> str:
     """A row for each fault, a column for each moment, and one for the random histories.
 
-    faults: each fault's name, and the moments at which it doesn't strike.
+    faults: each fault's name, and the moments at which it strikes.
     """
     lines = [
         "| " + " | ".join(["fault", *moments, "random histories"]) + " |",
         "|---" * (len(moments) + 2) + "|",
     ]
     matrix = {outcome.cell: outcome for outcome in outcomes if outcome.history == MATRIX}
-    for fault, never in faults.items():
-        cells = ["–" if moment in never else _cell(matrix.get((fault, moment))) for moment in moments]
+    for fault, struck in faults.items():
+        cells = [_cell(matrix.get((fault, moment))) if moment in struck else "–" for moment in moments]
         drawn = [outcome for outcome in outcomes if outcome.fault == fault and outcome.history != MATRIX]
         lines.append("| " + " | ".join([fault, *cells, _summed(drawn)]) + " |")
     return "\n".join(lines)
@@ -84,10 +84,8 @@ def whole_table() -> str:
     from tests.multihost.faults import FAULTS
     from tests.multihost.moments import MOMENTS, moments_of
 
-    struck = {fault.name: {moment.name for moment in moments_of(fault)} for fault in FAULTS.values()}
-    return table(
-        read(), {fault: [name for name in MOMENTS if name not in struck[fault]] for fault in struck}, list(MOMENTS)
-    )
+    struck = {fault.name: [moment.name for moment in moments_of(fault)] for fault in FAULTS.values()}
+    return table(read(), struck, list(MOMENTS))
 
 
 def _cell(outcome: Outcome | None) -> str:

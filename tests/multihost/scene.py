@@ -40,8 +40,7 @@ class Scene:
     """Which rank a fault strikes."""
     spoiled: set[Path] = field(default_factory=set)
     """Checkpoints that a fault has damaged; they still look whole."""
-    hung: set[int] = field(default_factory=set)
-    """Processes that a fault has stopped."""
+    standstill: "Standstill" = field(default_factory=lambda: Standstill())
 
     def attempt(self) -> AttemptDirectory:
         """The newest attempt."""
@@ -103,6 +102,20 @@ class Scene:
             sleep(every_s)
         raise HistoryError(f"{what}: not seen in {PATIENCE_S:.0f} s")
 
+    def account(self) -> str:
+        """Where the run is, for whoever reads of a failure."""
+        log = self.run.attempt(1).logs / "driver.log"
+        tail = log.read_text(errors="replace").splitlines()[-15:] if log.exists() else []
+        state = self.run.state.read_text() if self.run.state.exists() else "no state"
+        return "\n".join([state, json.dumps(str(self.progress())), *tail])
+
+
+class Standstill:
+    """Processes that are stopped: for a moment, or until a fault is mended, whichever is longer."""
+
+    def __init__(self) -> None:
+        self._hung: set[int] = set()
+
     @contextlib.contextmanager
     def held(self, process_id: int) -> Iterator[None]:
         """Let a process stand still, so that a moment lasts for as long as it takes to strike."""
@@ -110,26 +123,19 @@ class Scene:
         try:
             yield
         finally:
-            if process_id not in self.hung:
+            if process_id not in self._hung:
                 send(process_id, signal.SIGCONT)
 
     def hang(self, process_id: int) -> Callable[[], None]:
         """Stop a process; returns how it goes on."""
-        self.hung.add(process_id)
+        self._hung.add(process_id)
         send(process_id, signal.SIGSTOP)
 
         def go_on() -> None:
-            self.hung.discard(process_id)
+            self._hung.discard(process_id)
             send(process_id, signal.SIGCONT)
 
         return go_on
-
-    def account(self) -> str:
-        """Where the run is, for whoever reads of a failure."""
-        log = self.run.attempt(1).logs / "driver.log"
-        tail = log.read_text(errors="replace").splitlines()[-15:] if log.exists() else []
-        state = self.run.state.read_text() if self.run.state.exists() else "no state"
-        return "\n".join([state, json.dumps(str(self.progress())), *tail])
 
 
 def send(process_id: int, number: signal.Signals) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 from pathlib import Path
-from random import Random
 from time import time
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from tests.multihost.faults import FAULTS
 from tests.multihost.history import STRIKES_ON_THE_GO
 from tests.multihost.moments import MOMENTS, is_partly_written
 from tests.multihost.record import Outcome, table
-from tests.multihost.scene import Scene
+from tests.multihost.scene import Standstill
 from tests.multihost.test_faults import COVERING
 
 
@@ -66,7 +65,7 @@ def test_the_table_says_who_brought_a_run_back_and_how_often():
         outcome(fault="a", moment="then", back_after_s=4.0, history="1/2"),
         outcome(fault="a", moment="now", back_after_s=None, history="1/3"),
     ]
-    assert table(outcomes, {"a": [], "b": ["now"]}, ["now", "then"]).splitlines()[2:] == [
+    assert table(outcomes, {"a": ["now", "then"], "b": ["then"]}, ["now", "then"]).splitlines()[2:] == [
         "| a | itself, 9 s | not run | 1 of 2 back, 4 s |",
         "| b | – | **not back** | not drawn |",
     ]
@@ -74,10 +73,10 @@ def test_the_table_says_who_brought_a_run_back_and_how_often():
 
 def test_a_process_that_hangs_goes_on_hanging_after_the_moment_in_which_it_was_struck():
     process = subprocess.Popen(["sleep", "60"])
-    scene = Scene(bed=None, disk=None, run=None, random=Random(0))  # type: ignore[arg-type]
+    standstill = Standstill()
     try:
-        with scene.held(process.pid):
-            go_on = scene.hang(process.pid)
+        with standstill.held(process.pid):
+            go_on = standstill.hang(process.pid)
             os.waitpid(process.pid, os.WUNTRACED)
         assert os.waitpid(process.pid, os.WCONTINUED | os.WNOHANG) == (0, 0)
         go_on()
