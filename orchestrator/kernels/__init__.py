@@ -1,4 +1,4 @@
-"""Triton kernels, and functions that launch them on plain tensors. Imported only where a GPU or the interpreter is."""
+"""Triton kernels, and functions that launch them on plain tensors; imported only where `availability` says so."""
 
 import os
 

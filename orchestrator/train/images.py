@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from orchestrator.data.color import ColorMaps
+from orchestrator.kernels.availability import has_triton
 
 
 class Normalize:
@@ -26,7 +26,7 @@ class Normalize:
         channels_last: bool,
         use_kernel: bool | None = None,
     ) -> None:
-        """mean, std: of each channel, on values in [0, 1]. use_kernel: None for where there is a GPU and Triton."""
+        """mean, std: of each channel, on values in [0, 1]. use_kernel: None: where Triton runs."""
         self._mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self._std = torch.tensor(std, dtype=torch.float32, device=device)
         self._scale = (1 / (255 * torch.tensor(std, dtype=torch.float64))).float().to(device)
@@ -34,7 +34,7 @@ class Normalize:
         self._shift = self._shift.float().to(device)
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if use_kernel is None:
-            use_kernel = device.type == "cuda" and find_spec("triton") is not None
+            use_kernel = has_triton(device.type)
         self._kernels = import_module("orchestrator.kernels.normalize") if use_kernel else None
 
     def __call__(self, images_nhwc: Tensor, color: ColorMaps | None = None) -> Tensor:

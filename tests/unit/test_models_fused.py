@@ -12,9 +12,12 @@ from orchestrator.models.block import activation, fused
 from orchestrator.models.block.compile import NoCompilerError, build
 from orchestrator.models.block.groups import set_group_sizes
 from orchestrator.models.block.plain import PlainKernels
-from orchestrator.models.block.select import has_triton, kernels_for
+from orchestrator.models.block.select import kernels_for
 
 NETWORKS = ["densenet121", "densenet_demo", "densenet22_6", "densenetbc40_12"]
+DEEPER = ["densenet169", "densenet201", "densenet264"]
+FOR_CIFAR = ["densenet40_12", "densenetbc100_12"]
+SLOW_NETWORKS = [pytest.param(name, marks=pytest.mark.slow) for name in (*DEEPER, *FOR_CIFAR)]
 
 
 def with_lively_norms(model: nn.Module) -> nn.Module:
@@ -39,8 +42,13 @@ def pair(name: str, dtype: torch.dtype = torch.float64, **arguments: object) -> 
     return models[0], models[1]
 
 
+def image_size(name: str) -> int:
+    """The least that leaves a network's last norms more than two values, of which rounding is magnified."""
+    return 64 if name in ("densenet121", *DEEPER) else 16
+
+
 def images_for(name: str, num_images: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    size = 64 if name == "densenet121" else 16  # at 32 the last norms see two values; an error of 1e-7 was seen there
+    size = image_size(name)
     return torch.randn(num_images, 3, size, size, generator=torch.Generator().manual_seed(2), dtype=dtype)
 
 
@@ -63,7 +71,7 @@ def largest_relative_error(ours: dict[str, Tensor], exact: dict[str, Tensor]) ->
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *SLOW_NETWORKS])
 def test_results_gradients_and_statistics_are_the_references(name, training):
     images = images_for(name, 4)
     ours, reference = (computed(model.train(training), images) for model in pair(name))
@@ -168,28 +176,41 @@ def errors(found: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, floa
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("name", ["densenet_demo", "densenet22_6"])
-def test_the_error_is_at_most_one_and_a_half_times_the_references(name, kernels, autocast, training, monkeypatch):
-    """All tensors of a kind together, and the median of several inputs: where rounding takes a value across ReLU's
-    zero, which is chance, an error is a hundred times the others."""
+@pytest.mark.parametrize(
+    ("kernels", "names"),
+    [
+        ("plain", ["densenet_demo"]),
+        ("plain", ["densenet22_6"]),
+        ("native", ["densenet_demo"]),
+        ("native", ["densenet22_6"]),
+        pytest.param("native", FOR_CIFAR, marks=pytest.mark.slow),
+        pytest.param("native", ["densenet121", *DEEPER], marks=pytest.mark.slow),
+    ],
+)
+def test_the_error_is_at_most_one_and_a_half_times_the_references(kernels, names, autocast, training, monkeypatch):
+    """Of all tensors of a kind together, on the median over networks and inputs: where rounding takes a value across
+    ReLU's zero, which is chance, an error is many times the others. The reference in the fused block's own layout:
+    oneDNN adds up in another order, and more exactly, where channels lie apart."""
     run_with(monkeypatch, kernels)
-    found = {"fused": [], "reference": []}
-    models = pair(name, torch.float32)
-    states = copy.deepcopy([model.state_dict() for model in models])
-    for seed in range(3):
-        images = torch.randn(8, 3, 15, 16, generator=torch.Generator().manual_seed(seed))
-        _, exact_model = pair(name)
-        exact = computed(exact_model.train(training), images.double())
-        for model, state, block in zip(models, states, found, strict=True):
-            model.load_state_dict(state)
-            model.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                found[block].append(errors(computed(model.train(training), images), exact))
-    ours, theirs = (
-        {kind: median(each[kind] for each in of_seeds) for kind in of_seeds[0]} for of_seeds in found.values()
-    )
-    worse = {kind: (ours[kind], error) for kind, error in theirs.items() if ours[kind] > 1.5 * error + 1e-7}
+    ratios: dict[str, list[float]] = {}
+    for name in names:
+        models = [model.to(memory_format=torch.channels_last) for model in pair(name, torch.float32)]
+        states = copy.deepcopy([model.state_dict() for model in models])
+        for seed in range(3):
+            size = (4, 3, image_size(name) - 1, image_size(name))
+            images = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+            images = images.to(memory_format=torch.channels_last)
+            _, exact_model = pair(name)
+            exact = computed(exact_model.train(training), images.double())
+            found = []
+            for model, state in zip(models, states, strict=True):
+                model.load_state_dict(state)
+                model.zero_grad(set_to_none=True)
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                    found.append(errors(computed(model.train(training), images), exact))
+            for kind, error in found[1].items():
+                ratios.setdefault(kind, []).append((found[0][kind] + 1e-8) / (error + 1e-8))
+    worse = {kind: of_kind for kind, of_kind in ratios.items() if median(of_kind) > 1.5}
     assert not worse
 
 
@@ -214,15 +235,6 @@ def test_without_a_compiler_the_block_still_runs_and_says_so(monkeypatch, tmp_pa
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert kernels_for.__wrapped__("cpu").name == "plain"
     assert "no compiler no-such-compiler: install g++" in caplog.text
-
-
-def test_triton_is_not_taken_where_it_could_not_start(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.delenv("CC", raising=False)
-    assert has_triton.__wrapped__("cuda")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert not has_triton.__wrapped__("cuda")
-    assert "install gcc" in caplog.text
 
 
 @pytest.mark.slow

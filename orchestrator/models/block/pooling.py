@@ -5,7 +5,7 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
-from orchestrator.models.block.select import has_triton
+from orchestrator.kernels.availability import has_triton
 
 
 class FusedMaxPool2d(nn.MaxPool2d):
