@@ -62,7 +62,7 @@ format: setup  ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: setup  ## Run the benchmarks; each prints ratios against a peer measured in the same run
-	for script in cli control input decode scale overhead estimate curves; do $(BIN)/python benchmarks/$$script.py || exit; done
+	for script in cli control input decode scale overhead estimate step rest_of_step curves; do $(BIN)/python benchmarks/$$script.py || exit; done
 
 docs: setup  ## Write what is generated from the code
 	$(BIN)/python -m orchestrator.recipe

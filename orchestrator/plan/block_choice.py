@@ -1,7 +1,7 @@
 """Which dense block a run uses: `model.block: auto` is decided here, by what was measured (docs/performance.md).
 
-The fused block is the faster one for networks that start as ImageNet's do: in 16 bits on GPUs of the kind that it was
-measured on, and on CPUs; both take a compiler on the workers. For CIFAR's small maps the reference is.
+The fused block is the faster one on CPUs, and for networks that start as ImageNet's do in 16 bits on GPUs of the kind
+that it was measured on; both take a compiler on the workers.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,12 @@ def choose_block(
     """
     if asked != "auto":
         return asked
-    if not isinstance(architecture, DenseNetArchitecture) or architecture.stem != "imagenet":
+    if not isinstance(architecture, DenseNetArchitecture) or COMPILER not in versions:
         return "reference"
-    faster = device == "cpu" or (precision != "fp32" and any(known in (gpu_type or "") for known in FUSED_GPUS))
-    return "fused" if faster and COMPILER in versions else "reference"
+    if device == "cpu":
+        return "fused"
+    was_measured = precision != "fp32" and any(known in (gpu_type or "") for known in FUSED_GPUS)
+    return "fused" if was_measured and architecture.stem == "imagenet" else "reference"
 
 
 def missing_compiler(asked: str, *, versions: Mapping[str, str]) -> str | None:

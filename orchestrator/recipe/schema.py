@@ -61,7 +61,7 @@ class Model(Section):
     block: Literal["auto", "reference", "fused"] = "auto"
     """What computes a DenseNet's blocks: "reference", operation by operation; "fused", the same numbers to rounding in
     less memory, by kernels that take a C++ compiler where they run; "auto": fused where there is one and it was
-    measured to be faster, which for networks of ImageNet's kind is on CPUs, and in 16 bits on H100 and H200 GPUs."""
+    measured to be faster, which is on CPUs, and for networks of ImageNet's kind in 16 bits on H100 and H200 GPUs."""
 
 
 class Color(Section):
@@ -191,7 +191,7 @@ class Train(Section):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of the forward and backward pass; weights and updates are always fp32."""
     channels_last: bool = False
-    """Keep images as NHWC in memory: faster on GPUs with bf16 or fp16."""
+    """Keep images as NHWC in memory: faster on GPUs with bf16 or fp16, and for reference blocks on CPUs."""
     deterministic: bool = True
     """Use deterministic algorithms alone, so that a resumed run is bitwise the undisturbed one."""
     cuda_graphs: Literal["auto", "off"] = "auto"

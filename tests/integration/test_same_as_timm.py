@@ -32,7 +32,7 @@ def test_timms_network_from_our_weights_follows_our_losses(
     losses = []
     for build in (build_network, _of_timm):
         monkeypatch.setattr(loop, "build_network", build)
-        overrides = ["train.epochs=2", "train.optimizer.lr=0.01"]
+        overrides = ["train.epochs=2", "train.optimizer.lr=0.01", "model.block=reference"]
         run = make_run(tmp_path / build.__name__, small_images, workers=1, overrides=overrides)
         plan = load_plan(run)
         assert plan is not None

@@ -18,9 +18,7 @@ def _train(tmp_path: Path, images: Path, workers: int, *overrides: str) -> Train
     return train_ranks(run, workers=workers)
 
 
-@pytest.mark.parametrize(
-    ("groups", "block"), [(2, "reference"), (4, "reference"), pytest.param(2, "fused", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("groups", "block"), [(2, "fused"), (4, "reference")])
 def test_20_steps_come_to_the_same_bits_on_1_2_and_3_workers(
     tmp_path: Path, small_images: Path, groups: int, block: str
 ) -> None:

@@ -194,22 +194,24 @@ def test_the_error_is_at_most_one_and_a_half_times_the_references(kernels, names
     run_with(monkeypatch, kernels)
     ratios: dict[str, list[float]] = {}
     for name in names:
-        models = [model.to(memory_format=torch.channels_last) for model in pair(name, torch.float32)]
+        ours, reference = (model.to(memory_format=torch.channels_last) for model in pair(name, torch.float32))
+        models = [ours, reference, copy.deepcopy(reference).double()]
         states = copy.deepcopy([model.state_dict() for model in models])
         for seed in range(3):
             size = (4, 3, image_size(name) - 1, image_size(name))
             images = torch.randn(size, generator=torch.Generator().manual_seed(seed))
             images = images.to(memory_format=torch.channels_last)
-            _, exact_model = pair(name)
-            exact = computed(exact_model.train(training), images.double())
-            found = []
+            results = []
             for model, state in zip(models, states, strict=True):
                 model.load_state_dict(state)
                 model.zero_grad(set_to_none=True)
-                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                    found.append(errors(computed(model.train(training), images), exact))
-            for kind, error in found[1].items():
-                ratios.setdefault(kind, []).append((found[0][kind] + 1e-8) / (error + 1e-8))
+                dtype = next(model.parameters()).dtype
+                with torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype is torch.float32):
+                    results.append(computed(model.train(training), images.to(dtype)))
+            *results, exact = results
+            of_ours, of_reference = (errors(result, exact) for result in results)
+            for kind, error in of_reference.items():
+                ratios.setdefault(kind, []).append((of_ours[kind] + 1e-8) / (error + 1e-8))
     worse = {kind: of_kind for kind, of_kind in ratios.items() if median(of_kind) > 1.5}
     assert not worse
 

@@ -32,7 +32,9 @@ def plan(recipe: str, *overrides: str, versions: dict[str, str] = COMPILER, gpu:
         ("densenet121", {}, "H200", "bf16", "reference"),
         ("densenet121", COMPILER, "H200", "fp32", "reference"),
         ("densenet121", COMPILER, "Tesla T4", "fp16", "reference"),
-        ("demo", COMPILER, None, "fp32", "reference"),
+        ("demo", COMPILER, None, "fp32", "fused"),
+        ("demo", {}, None, "fp32", "reference"),
+        ("densenetbc100_12_c10", COMPILER, "H200", "bf16", "reference"),
     ],
     ids=[
         "a CPU",
@@ -43,6 +45,8 @@ def plan(recipe: str, *overrides: str, versions: dict[str, str] = COMPILER, gpu:
         "not in fp32",
         "an old GPU",
         "small images",
+        "small images without a compiler",
+        "small images, which no GPU was measured with",
     ],
 )
 def test_auto_is_decided_by_network_device_precision_and_compiler(recipe, versions, gpu, precision, block):
