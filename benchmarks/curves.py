@@ -1,6 +1,6 @@
 """Our DenseNet-BC, the same with fused blocks, and timm's from weights of its own, trained by one loop over seeds.
 
-    python benchmarks/curves.py [--json] [--seeds 0 1 2] [--epochs 4]
+    python benchmarks/curves.py [--json] [--seeds 0 1 2] [--epochs 6]
 
 Trained on the demo data. Prints loss and error after each epoch, mean and range over seeds, and whether the ranges of
 the others overlap with ours at every epoch.
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "digits"
