@@ -87,7 +87,9 @@ def render_nodes(view: RunView, *, width: int, height: int) -> list[Text]:
         for node in found[:num_shown]
     ]
     styles = [_STRAGGLER_STYLE if node.host in slow else "" for node in found]
-    lines = [rule("hosts", width, note=f"{len(view.workers.host)} workers on {len(found)}")]
+    num_workers = len(view.workers.host)
+    note = f"{num_workers} {'worker' if num_workers == 1 else 'workers'} on {len(found)}"
+    lines = [rule("hosts", width, note=note)]
     lines += _table(_NODE_COLUMNS, rows, styles, width, num_left=1)
     if len(found) > len(rows):
         lines.append(fit(f"… and {len(found) - len(rows)} more", width))
