@@ -163,7 +163,7 @@ def batches_of(plan: Plan, world: World) -> Iterator[Batch]:
         )
 
 
-def measure(case: Case, world: World) -> dict[str, Any]:
+def measure(case: Case, world: World) -> dict[str, list[float]]:
     """Seconds of a step, whole and hollow, in each round."""
     plan = plan_of(case)
     prepare_process(plan)
@@ -179,7 +179,7 @@ def measure(case: Case, world: World) -> dict[str, Any]:
             seconds[form].append(median(steps) if world.device.type == "cpu" else sum(steps[1:]) / (len(steps) - 1))
     if case.profile and world.is_first:
         print_profile(forms["hollow"], world)
-    return {"seconds": seconds, "block": plan.numerics.model.block}
+    return seconds
 
 
 def print_profile(run: Callable[[int], float], world: World) -> None:
@@ -238,7 +238,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="rest") as folder:
             mp.spawn(work, (case, folder), nprocs=workers)
             found = json.loads(Path(folder, "found.json").read_text())
-        whole, hollow = found["seconds"]["whole"], found["seconds"]["hollow"]
+        whole, hollow = found["whole"], found["hollow"]
         shares = [rest / all_of_it for rest, all_of_it in zip(hollow, whole, strict=True)]
         about = {"model": model, "precision": precision, "batch": batch, "groups": case.groups, "workers": workers}
         rows.append({**about, "step_ms": 1e3 * median(whole), "rest_ms": 1e3 * median(hollow)})

@@ -1,6 +1,7 @@
 """Where Triton couldn't start, nothing tries it, and one line says what is missing."""
 
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from orchestrator.kernels.availability import has_triton
 
 
 @pytest.fixture(autouse=True)
-def _on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """As on a machine with a GPU, a C compiler and Python's headers."""
     (tmp_path / "Python.h").touch()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: str(tmp_path))
     monkeypatch.setenv("CC", "cc")
+    has_triton.cache_clear()
+    yield
     has_triton.cache_clear()
 
 

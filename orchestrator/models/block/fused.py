@@ -311,6 +311,6 @@ def _finished(call: _BlockCall, maps: Tensor, gradient: Gradient, start: int, en
 def _like(parameters: list[Tensor], gradients: Any) -> list[Tensor]:
     """Gradients in the shape of their parameters; a 1x1 convolution's with its strides, too, which DDP compares."""
     return [
-        gradient.as_strided(parameter.shape, parameter.stride()) if gradient.dim() == 2 else gradient
+        gradient.contiguous().as_strided(parameter.shape, parameter.stride()) if gradient.dim() == 2 else gradient
         for parameter, gradient in zip(parameters, gradients, strict=True)
     ]
