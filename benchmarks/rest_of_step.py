@@ -221,6 +221,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
+    if arguments.steps < 2:
+        parser.error("--steps: at least 2; on a GPU the first one waits for what was before it")
     rows, ratios = [], {}
     for model, batch, precision, workers in product(
         arguments.models, arguments.batch, arguments.precision, arguments.workers

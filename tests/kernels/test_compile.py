@@ -40,3 +40,18 @@ def test_all_kernels_compile_and_fit(tmp_path, capability, dtype):
         "settle_kernel",
     }
     assert {name: size for name, size in shared.items() if size > SHARED_BYTES[capability]} == {}
+
+
+def test_what_a_run_has_compiled_is_found_at_its_next_start(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    environment.pop("TRITON_CACHE_DIR", None)
+    seconds, files = [], []
+    for _ in range(2):
+        command = [sys.executable, "-m", "tests.kernels.kept_kernel", str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        seconds.append(float(done.stdout))
+        files.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.cubin")})
+    assert len(files[0]) == 1
+    assert files[1] == files[0]
+    assert min(seconds) > 0
